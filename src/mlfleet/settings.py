@@ -1,0 +1,69 @@
+"""Every tunable of mlfleet, with its unit, default and reason; nothing else reads the environment.
+
+Each field is read from `MLFLEET_<FIELD>` in capitals. A value of the wrong form is refused with the
+variable's name.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+from mlfleet.errors import FleetError
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings of one fleet; frozen, so that they can be handed around."""
+
+    # Where things are
+    data: Path = Path(".mlfleet")
+    host: str = "127.0.0.1"
+    port: int = 8080
+    cell: str = "cell-0"
+    admin_uri: str | None = None
+    """Postgres as an administrator (CREATEDB and CREATEROLE); none means the embedded one."""
+    pooler_address: str | None = None
+    """HOST:PORT of a PgBouncer that instances connect through instead of Postgres itself."""
+    public_hosts: str = "localhost,127.0.0.1"
+    """Host names (comma separated) the fleet answers to; a tenant also has NAME.HOST for each."""
+
+    # Sleeping and waking
+    idle_s: float = 60.0
+    """An instance without a request for this long is put to sleep."""
+    max_awake: int = 200
+    """Instances awake at once in this cell."""
+    hold_s: float = 100.0
+    """Longest wait for a waking instance or database; below the 120 s a client waits for a try."""
+    drain_s: float = 25.0
+    """Longest time to finish requests in flight on SIGTERM."""
+
+    # Database
+    database_idle_s: float = 5.0
+    """An instance gives its server connection back after this long without a statement."""
+    database_wait_s: float = 20.0
+    """How long a call waits for Postgres to come back before it answers 429."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
+        """Return the settings that `MLFLEET_*` variables describe.
+
+        Raises:
+            FleetError: a variable has the wrong form.
+        """
+        hints = get_type_hints(cls)
+        values: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            variable = f"MLFLEET_{field.name.upper()}"
+            if (text := environ.get(variable)) is not None:
+                values[field.name] = _parse(variable, text, hints[field.name])
+        return cls(**values)
+
+
+def _parse(variable: str, text: str, kind: Any) -> Any:
+    convert = {int: int, float: float, Path: Path}.get(kind, str)
+    try:
+        return convert(text)
+    except ValueError as exc:
+        raise FleetError(f"{variable}={text!r} is not a {kind.__name__}") from exc
