@@ -1,13 +1,15 @@
 """The messages between gateway, zygote and instance: small JSON packets, descriptors beside them.
 
-All run over SOCK_SEQPACKET socket pairs, so one message is one packet. Secrets travel only from the
-gateway straight to an instance (`InstanceConfig`), never through the zygote: whatever the zygote has
-once read could be found in the memory of every tenant forked later.
+All run over SOCK_SEQPACKET socket pairs, so one message is one packet. Secrets travel only from
+the gateway straight to an instance (`InstanceConfig`), never through the zygote: whatever the
+zygote has once read could be found in the memory of every tenant forked later.
 """
 
 import dataclasses
 import json
 from typing import Any, Self
+
+from mlfleet.database.access import DatabaseAccess
 
 PACKET_BYTES = 65536
 CONNECT = b"c"
@@ -16,17 +18,6 @@ SLEEP = b"s"
 """Gateway to instance: finish what is in flight, then exit."""
 MEMORY = b"m"
 """Gateway to instance: answer with your memory."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DatabaseAccess:
-    """One Postgres database and the role that may use it."""
-
-    host: str
-    port: int
-    name: str
-    user: str
-    password: str = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
