@@ -17,6 +17,18 @@ class UnknownTenantError(FleetError):
     """No tenant of that name is registered."""
 
 
+class UnknownTokenError(FleetError):
+    """The tenant has no token of that name."""
+
+
+class AlreadyRunningError(FleetError):
+    """Another fleet holds the data folder or the port."""
+
+
+class NotRunningError(FleetError):
+    """No fleet runs on the data folder, so there is nothing to ask."""
+
+
 class UnauthorizedError(FleetError):
     """No token, or one that is wrong, expired or revoked."""
 

@@ -60,6 +60,11 @@ class Settings:
                 values[field.name] = _parse(variable, text, hints[field.name])
         return cls(**values)
 
+    def to_environ(self) -> dict[str, str]:
+        """Return the variables from which `from_environ` makes these settings again."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {f"MLFLEET_{name.upper()}": str(v) for name, v in values.items() if v is not None}
+
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
     convert = {int: int, float: float, Path: Path}.get(kind, str)

@@ -1,0 +1,47 @@
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Say what can be made (this text)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: up
+up: .venv/installed-run ## Install, then run a fleet with the tenant "demo"; Ctrl-C stops it, the data stay
+	@exec $(BIN)/mlfleet up --demo $(ARGS)
+
+.PHONY: install
+install: .venv/installed-run ## Install what running needs into ./.venv
+
+.PHONY: install-dev
+install-dev: .venv/installed-dev ## Install what tests and checks need, too
+
+.venv/installed-run: requirements.lock requirements-uv.lock pyproject.toml
+	@scripts/install
+
+.venv/installed-dev: requirements-dev.lock requirements-uv.lock pyproject.toml
+	@scripts/install dev
+	@touch .venv/installed-run
+
+.PHONY: test
+test: ## Check, then run every test (installs what they need); ARGS="-k wake" picks some
+	@scripts/test $(ARGS)
+
+.PHONY: check
+check: .venv/installed-dev ## Format, lint, strict types, import layers
+	@scripts/check
+
+.PHONY: format
+format: .venv/installed-dev ## Rewrite the sources in the project's format
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+.PHONY: bench
+bench: .venv/installed-dev ## Measure against a stock MLflow server and write the table
+	@scripts/bench $(ARGS)
+
+.PHONY: lock
+lock: .venv/installed-dev ## Write the locks anew; ARGS=--upgrade takes newer versions
+	@scripts/lock $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what was installed and built, but never data
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .screenshots src/*.egg-info
