@@ -1,0 +1,59 @@
+"""Real Postgres for tests: one embedded server for the whole run.
+
+`postgres` is the superuser's address. Tests share the server and clean nothing: whoever needs an
+untouched one asks for `postgres_factory`.
+"""
+
+import random
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlfleet.database.embedded import EmbeddedPostgres
+
+
+def free_port() -> int:
+    """Return a port between 20000 and 32000 that nobody listens on right now."""
+    for port in random.SystemRandom().sample(range(20000, 32000), 50):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port between 20000 and 32000")
+
+
+@pytest.fixture(scope="session")
+def postgres_factory(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[..., EmbeddedPostgres]]:
+    """Start further servers: `postgres_factory(max_connections=40)`; stopped at the end."""
+    servers: list[EmbeddedPostgres] = []
+
+    def start(max_connections: int = 300, folder: Path | None = None) -> EmbeddedPostgres:
+        folder = folder or tmp_path_factory.mktemp("postgres")
+        server = EmbeddedPostgres(
+            folder / "data", free_port(), max_connections, folder / "postgres.log"
+        )
+        server.start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(postgres_factory: Callable[..., EmbeddedPostgres]) -> EmbeddedPostgres:
+    """The server behind `postgres`."""
+    return postgres_factory()
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server: EmbeddedPostgres) -> str:
+    """Superuser's address of a running embedded Postgres: postgresql://…/postgres."""
+    return postgres_server.admin_uri
