@@ -1,0 +1,244 @@
+"""The one server connection of an instance: whose turn it is, when it is opened and given back.
+
+Everything an instance says to Postgres goes over one connection, so the connection budget of a
+fleet is plain arithmetic and stock MLflow's deadlock on its own pool (64 clients on `log-batch`)
+cannot happen. The price is turns: callers get the connection in the order they asked for it.
+
+The connection is opened at first use, closed after `idle_s` without use and reopened on demand.
+While Postgres is away a caller waits at most `wait_s` and then gets `DatabaseAwayError`. Before
+each use the socket is looked at without a round trip: a server that went away has hung up, and
+that shows as readable. No session state, no prepared statements and no `options=` are used, so
+PgBouncer may stand in between in transaction mode.
+
+What this leaves out: nesting in one thread. `store/pool.py` gives nested MLflow sessions the same
+connection; here a holder that asks again would wait for itself.
+"""
+
+import collections
+import contextlib
+import logging
+import select
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE
+from psycopg2.extensions import connection as PgConnection  # noqa: N812
+
+from mlfleet.database.access import DatabaseAccess
+from mlfleet.errors import DatabaseAwayError
+
+log = logging.getLogger(__name__)
+
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+
+
+class FairLock:
+    """A lock that is handed over in the order of arrival; `threading.Lock` promises none."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._held = False
+        self._waiting: collections.deque[threading.Lock] = collections.deque()
+
+    def acquire(self, timeout_s: float) -> bool:
+        """Return whether the lock was got within `timeout_s`; 0 only tries."""
+        with self._mutex:
+            if not self._held:
+                self._held = True
+                return True
+            if timeout_s <= 0:
+                return False
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        if turn.acquire(timeout=timeout_s):
+            return True
+        with self._mutex:
+            if turn not in self._waiting:  # handed over between the timeout and here: it is ours
+                return True
+            self._waiting.remove(turn)
+            return False
+
+    def release(self) -> None:
+        """Hand the lock to the one that waits longest, if any; any thread may call this."""
+        with self._mutex:
+            if self._waiting:
+                self._waiting.popleft().release()
+            else:
+                self._held = False
+
+
+class StoreConnection:
+    """One lazily opened psycopg2 connection and the turns on it."""
+
+    def __init__(self) -> None:
+        self._turns = FairLock()
+        self._access: DatabaseAccess | None = None
+        self._idle_s = 5.0
+        self._wait_s = 20.0
+        self._raw: PgConnection | None = None
+        self._last_used = 0.0
+        self._watcher: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    def configure(self, access: DatabaseAccess, *, idle_s: float, wait_s: float) -> None:
+        """Serve this database from now on; a connection to another one is closed."""
+        self.close()
+        self._access, self._idle_s, self._wait_s = access, idle_s, wait_s
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a server connection exists now (for the connection count of `status`)."""
+        raw = self._raw
+        return raw is not None and not raw.closed
+
+    def acquire(self) -> PgConnection:
+        """Return the connection, open and outside any transaction, for this caller alone.
+
+        Raises:
+            DatabaseAwayError: no turn, or no server, within `wait_s`.
+        """
+        deadline = time.monotonic() + self._wait_s
+        if not self._turns.acquire(self._wait_s):
+            raise DatabaseAwayError(
+                f"The database connection was busy for {self._wait_s:g} s with calls that came "
+                "first. Nothing was changed; try again."
+            )
+        try:
+            return self._opened(deadline)
+        except BaseException:
+            self._turns.release()
+            raise
+
+    def release(self) -> None:
+        """Give the turn on; an unfinished transaction is rolled back."""
+        try:
+            self._settle()
+        finally:
+            self._turns.release()
+
+    @contextlib.contextmanager
+    def lease(self) -> Iterator[PgConnection]:
+        """Hold the connection for the length of a `with` block."""
+        raw = self.acquire()
+        try:
+            yield raw
+        finally:
+            self.release()
+
+    def current(self) -> PgConnection:
+        """Return the open connection to the caller that holds the turn (SQLAlchemy's creator)."""
+        return self._opened(time.monotonic() + self._wait_s)
+
+    def close(self) -> None:
+        """Give the server connection back and end the watcher thread (before a fork, at exit)."""
+        watcher = self._watcher
+        if watcher is not None:
+            self._stop.set()
+            watcher.join()
+            self._stop.clear()
+            self._watcher = None
+        if not self._turns.acquire(self._wait_s):
+            log.warning("connection_closed_in_use")
+            self._drop()
+            return
+        self._drop()
+        self._turns.release()
+
+    def _opened(self, deadline: float) -> PgConnection:
+        if self._raw is not None and _hung_up(self._raw):
+            log.info("database_hung_up")
+            self._drop()
+        if self._raw is None:
+            self._raw = self._connect(deadline)
+            self._watch()
+        return self._raw
+
+    def _connect(self, deadline: float) -> PgConnection:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                return self._connect_once(deadline)
+            except psycopg2.OperationalError as exc:
+                if time.monotonic() + pause_s >= deadline:
+                    log.warning("database_away", extra={"reason": str(exc).strip()})
+                    raise DatabaseAwayError(
+                        f"The database did not take a connection for {self._wait_s:g} s. "
+                        "Nothing was changed; try again."
+                    ) from exc
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _connect_once(self, deadline: float) -> PgConnection:
+        if self._access is None:
+            raise DatabaseAwayError("The store has no database yet: call store.install() first.")
+        return psycopg2.connect(
+            host=self._access.host,
+            port=self._access.port,
+            dbname=self._access.name,
+            user=self._access.user,
+            password=self._access.password,
+            application_name="mlfleet",
+            # libpq rounds 1 up to 2 and takes 0 as "for ever".
+            connect_timeout=max(2, int(deadline - time.monotonic())),
+            # A server that vanishes without a word (a node lost) must not hold a call for the
+            # two hours of the kernel's defaults.
+            keepalives_idle=15,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=30000,
+            gssencmode="disable",
+        )
+
+    def _settle(self) -> None:
+        raw = self._raw
+        if raw is None:
+            return
+        self._last_used = time.monotonic()
+        if raw.closed:
+            self._drop()
+        elif raw.get_transaction_status() != TRANSACTION_STATUS_IDLE:
+            try:
+                raw.rollback()
+            except psycopg2.Error:
+                self._drop()
+
+    def _drop(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is not None:
+            with contextlib.suppress(psycopg2.Error):
+                raw.close()
+
+    def _watch(self) -> None:
+        """Start the thread that gives an unused connection back; it ends when it has."""
+        if self._watcher is None:
+            self._watcher = threading.Thread(
+                target=self._close_when_idle, name="connection-idle", daemon=True
+            )
+            self._watcher.start()
+
+    def _close_when_idle(self) -> None:
+        pause_s = self._idle_s
+        while not self._stop.wait(pause_s):
+            pause_s = self._idle_s
+            if not self._turns.acquire(0):
+                continue
+            pause_s = self._last_used + self._idle_s - time.monotonic()
+            if pause_s <= 0:
+                self._drop()
+                self._watcher = None  # under the turn, as in `_watch`
+            self._turns.release()
+            if pause_s <= 0:
+                return
+
+
+def _hung_up(raw: PgConnection) -> bool:
+    """Whether the server closed an idle connection: an idle socket is readable only at its end."""
+    if raw.closed:
+        return True
+    poll = select.poll()
+    poll.register(raw.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
