@@ -8,7 +8,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self, get_args, get_type_hints
 
 from mlfleet.errors import FleetError
 
@@ -24,6 +24,11 @@ class Settings:
     cell: str = "cell-0"
     admin_uri: str | None = None
     """Postgres as an administrator (CREATEDB and CREATEROLE); none means the embedded one."""
+    max_connections: int | None = None
+    """Connections the embedded Postgres allows; none means what the budget needs. Ignored with
+    `admin_uri`, where the server says it itself."""
+    catalogue_connections: int = 10
+    """A cell's connections for the catalogue and for making tenants' databases."""
     pooler_address: str | None = None
     """HOST:PORT of a PgBouncer that instances connect through instead of Postgres itself."""
     public_hosts: str = "localhost,127.0.0.1"
@@ -67,8 +72,10 @@ class Settings:
 
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
-    convert = {int: int, float: float, Path: Path}.get(kind, str)
+    kinds = set(get_args(kind) or (kind,)) - {type(None)}
+    convert = next((known for known in (int, float, Path) if known in kinds), str)
     try:
         return convert(text)
     except ValueError as exc:
-        raise FleetError(f"{variable}={text!r} is not a {kind.__name__}") from exc
+        form = {int: "a whole number", float: "a number"}.get(convert, "text")
+        raise FleetError(f"{variable}={text!r} is not {form}: change or unset it") from exc
