@@ -7,6 +7,7 @@ zygote has once read could be found in the memory of every tenant forked later.
 
 import dataclasses
 import json
+import socket
 from typing import Any, Self
 
 from mlfleet.database.access import DatabaseAccess
@@ -47,3 +48,58 @@ class InstanceConfig:
         """Return the configuration in a packet."""
         fields: dict[str, Any] = json.loads(packet)
         return cls(**{**fields, "database": DatabaseAccess(**fields["database"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class ForkOrder:
+    """Gateway to zygote, with two descriptors: the control socket and the tenant's log file."""
+
+    tenant: str
+    uid: int | None = None
+    """User (and group) the instance runs as; only root may set one."""
+
+    def encode(self) -> bytes:
+        """Return the packet that carries this order."""
+        return json.dumps({"fork": self.tenant, "uid": self.uid}).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmOrder:
+    """The first packet from gateway to zygote: where MLflow may be warmed with real requests."""
+
+    database: DatabaseAccess
+    """A throw-away copy of the template; the zygote is done with it once it says ready."""
+
+    def encode(self) -> bytes:
+        """Return the packet that carries this order."""
+        return json.dumps({"warm": dataclasses.asdict(self.database)}).encode()
+
+
+def decode_order(packet: bytes) -> ForkOrder | WarmOrder:
+    """Return what the gateway asks of the zygote."""
+    fields: dict[str, Any] = json.loads(packet)
+    if "warm" in fields:
+        return WarmOrder(DatabaseAccess(**fields["warm"]))
+    return ForkOrder(fields["fork"], fields["uid"])
+
+
+def send(sock: socket.socket, **fields: object) -> None:
+    """Send one JSON packet."""
+    sock.sendall(json.dumps(fields).encode())
+
+
+def send_with_descriptors(sock: socket.socket, packet: bytes, descriptors: list[int]) -> None:
+    """Send one packet that carries descriptors; the sender still owns (and closes) its own."""
+    socket.send_fds(sock, [packet], descriptors)
+
+
+def receive(sock: socket.socket, descriptors: int = 2) -> tuple[bytes, list[int]]:
+    """Return the next packet and its descriptors (close-on-exec); an empty packet means the end."""
+    try:
+        packet, received, _, _ = socket.recv_fds(
+            sock, PACKET_BYTES, descriptors, socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        # The other side ended with packets of ours unread.
+        return b"", []
+    return packet, received

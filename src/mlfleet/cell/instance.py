@@ -1,0 +1,171 @@
+"""A tenant's instance: what a forked zygote becomes.
+
+It has no listening socket. The gateway hands it one end of a socket pair per connection, over the
+control socket, so nobody else can connect. The order of a start: take the tenant's log as output,
+read the configuration, give up every right (confinement), then load the tenant into MLflow. It
+ends when the gateway says so (`SLEEP`), closes the control socket, or sends SIGTERM; each time it
+finishes what is in flight, at most `DRAIN_S`.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlfleet.cell import protocol
+from mlfleet.cell.protocol import InstanceConfig
+from mlfleet.cell.wsgi import ASGIApp
+
+log = logging.getLogger(__name__)
+
+DRAIN_S = 25.0
+"""Longest time to finish what is in flight; the gateway's own deadline is the same."""
+NEVER_S = 10.0**7
+"""Keep-alive never ends on this side: the gateway decides, so no request meets a closing socket."""
+
+
+class Server:
+    """Serves an ASGI application on connections that arrive as descriptors."""
+
+    def __init__(self, app: ASGIApp, control: socket.socket) -> None:
+        from uvicorn import Config
+        from uvicorn.server import ServerState
+
+        self.state = ServerState()
+        self.config = Config(
+            app,
+            http="httptools",
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=int(NEVER_S),
+        )
+        self.control = control
+        self.stopping = asyncio.Event()
+        self._accepting: set[asyncio.Task[Any]] = set()
+
+    async def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        loop = asyncio.get_running_loop()
+        self.control.setblocking(False)
+        loop.add_reader(self.control.fileno(), self._on_packet)
+        loop.add_signal_handler(signal.SIGTERM, self.stopping.set)
+        await self.stopping.wait()
+        await self._drain()
+
+    def _on_packet(self) -> None:
+        try:
+            packet, descriptors = protocol.receive(self.control)
+        except BlockingIOError:
+            return
+        except OSError:
+            packet, descriptors = b"", []
+        if packet == protocol.CONNECT:
+            self.accept(socket.socket(fileno=descriptors[0]))
+        elif packet == protocol.MEMORY:
+            protocol.send(self.control, memory=memory_of("self"))
+        elif packet in (protocol.SLEEP, b""):
+            asyncio.get_running_loop().remove_reader(self.control.fileno())
+            self.stopping.set()
+
+    def accept(self, connection: socket.socket) -> None:
+        """Serve HTTP on a connected socket."""
+        from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+        loop = asyncio.get_running_loop()
+
+        def make_protocol() -> asyncio.Protocol:
+            return HttpToolsProtocol(self.config, self.state, {}, _loop=loop)
+
+        connection.setblocking(False)
+        task = loop.create_task(loop.connect_accepted_socket(make_protocol, connection))
+        self._accepting.add(task)
+        task.add_done_callback(self._accepting.discard)
+
+    async def _drain(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                if self._accepting:
+                    await asyncio.wait(self._accepting)
+                while self.state.connections or self.state.tasks:
+                    for connection in list(self.state.connections):
+                        # A request may have arrived that nobody has read yet.
+                        if _unread_bytes(connection) == 0:
+                            connection.shutdown()
+                    await asyncio.sleep(0.01)
+                return
+        log.warning("drain_cut_off", extra={"requests": len(self.state.tasks)})
+
+
+def _unread_bytes(connection: Any) -> int:
+    fileno = connection.transport.get_extra_info("socket").fileno()
+    if fileno < 0:
+        return 0
+    buffer = fcntl.ioctl(fileno, termios.FIONREAD, b"\0\0\0\0")
+    return int(struct.unpack("i", buffer)[0])
+
+
+def memory_of(process: str) -> dict[str, int]:
+    """Return private and proportional memory of a process in bytes."""
+    sizes: dict[str, int] = {}
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
+        name, kib = line.split()[:2]
+        sizes[name] = int(kib) * 1024
+    return {
+        "private_bytes": sizes["Private_Clean:"] + sizes["Private_Dirty:"],
+        "proportional_bytes": sizes["Pss:"],
+    }
+
+
+def run(
+    control: socket.socket, log_file: int, build: Callable[[InstanceConfig], ASGIApp]
+) -> NoReturn:
+    """Be a tenant's instance, in a freshly forked process; never returns.
+
+    Args:
+        build: makes the tenant's application out of what the zygote has warmed.
+    """
+    status = 1
+    try:
+        os.dup2(log_file, 1)
+        os.dup2(log_file, 2)
+        os.close(log_file)
+        packet, _ = protocol.receive(control)
+        if packet:
+            _serve(InstanceConfig.decode(packet), control, build)
+        status = 0
+    except BaseException:
+        log.exception("instance_failed")
+    finally:
+        sys.stdout.flush()
+        # No interpreter shutdown: it would touch (and copy) every page that is shared.
+        os._exit(status)
+
+
+def _serve(
+    config: InstanceConfig, control: socket.socket, build: Callable[[InstanceConfig], ASGIApp]
+) -> None:
+    import uvloop
+
+    async def serve() -> None:
+        server = Server(build(config), control)
+        protocol.send(control, ready=True)
+        await server.run()
+
+    gc.enable()
+    uvloop.run(serve())

@@ -1,0 +1,136 @@
+"""The process that imported and warmed MLflow once, and forks a tenant's instance in milliseconds.
+
+Started by the gateway with a clean environment. It never holds a secret: a tenant's configuration
+goes from the gateway straight to the instance. Single-threaded and blocking, since a thread that
+exists at a fork can leave a lock held for ever in the child. Orders come as packets on an inherited
+socket (see `protocol`); when that socket closes the gateway is gone, and so is the zygote's reason.
+"""
+
+import gc
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from mlfleet import log as fleet_log
+from mlfleet.cell import instance, protocol
+from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder, decode_order
+from mlfleet.cell.wsgi import ASGIApp
+
+log = logging.getLogger(__name__)
+
+
+def command(descriptor: int) -> list[str]:
+    """Return the command line of a zygote that takes its orders from `descriptor`."""
+    return [sys.executable, "-I", "-m", "mlfleet.cell.zygote", str(descriptor)]
+
+
+def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment to start a zygote with: nothing that could hold a secret."""
+    kept = {name: environ[name] for name in ("TMPDIR", "TZ", "PATH") if name in environ}
+    # One arena: a thread's own arena costs each instance memory and fragments what is shared.
+    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+
+
+class Zygote:
+    """Forks instances and tells the gateway of their ends."""
+
+    def __init__(self, orders: socket.socket, build: Callable[[InstanceConfig], ASGIApp]) -> None:
+        self.orders = orders
+        self.build = build
+        self.folders: dict[int, str] = {}
+        """Process number to the instance's private folder for temporary files."""
+
+    def run(self) -> None:
+        """Obey until the gateway is gone."""
+        wake, notify = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.pipe = (wake, notify)
+        signal.set_wakeup_fd(notify)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            ready, _, _ = select.select([self.orders.fileno(), wake], [], [])
+            if wake in ready:
+                os.read(wake, 4096)
+            self.reap()
+            if self.orders.fileno() in ready and not self.obey():
+                return
+
+    def obey(self) -> bool:
+        """Carry out one order; False when the gateway is gone."""
+        packet, descriptors = protocol.receive(self.orders)
+        if not packet:
+            return False
+        order = decode_order(packet)
+        assert isinstance(order, ForkOrder)
+        try:
+            pid = self.fork(order, *descriptors)
+        except OSError as exc:
+            protocol.send(self.orders, failed=order.tenant, error=str(exc))
+        else:
+            protocol.send(self.orders, forked=order.tenant, pid=pid)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def fork(self, order: ForkOrder, control: int, log_file: int) -> int:
+        """Fork one instance and return its process number."""
+        folder = tempfile.mkdtemp(prefix="mlfleet-")
+        pid = os.fork()
+        if pid == 0:
+            self.become(order, folder, control, log_file)
+        self.folders[pid] = folder
+        return pid
+
+    def become(self, order: ForkOrder, folder: str, control: int, log_file: int) -> NoReturn:
+        """Leave the zygote behind, in the child."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self.orders.close()
+        for descriptor in self.pipe:
+            os.close(descriptor)
+        tempfile.tempdir = folder
+        os.environ["TMPDIR"] = folder
+        instance.run(socket.socket(fileno=control), log_file, self.build)
+
+    def reap(self) -> None:
+        """Collect ended instances and report each."""
+        while self.folders:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return
+            shutil.rmtree(self.folders.pop(pid), ignore_errors=True)
+            protocol.send(self.orders, exited=pid, status=status)
+
+
+def main() -> None:
+    """Warm MLflow, then fork until the gateway is gone."""
+    started = time.monotonic()
+    gc.disable()
+    fleet_log.configure()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    orders = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(orders.fileno(), False)
+    from mlfleet.cell import warming
+
+    packet, _ = protocol.receive(orders)
+    if not packet:
+        return
+    order = decode_order(packet)
+    assert isinstance(order, WarmOrder)
+    build = warming.warm(order.database)
+    gc.collect()
+    gc.freeze()
+    protocol.send(orders, ready=True, warm_s=round(time.monotonic() - started, 3), limits=[])
+    Zygote(orders, build).run()
+
+
+if __name__ == "__main__":
+    main()
