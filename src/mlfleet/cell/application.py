@@ -22,6 +22,9 @@ THREADS = 8
 """Most Flask requests at work at once; they share one database connection, so few are enough."""
 HEAVY_PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow", "scipy", "sklearn", "torch")
 """Kept out even when installed: MLflow's server needs none of them, and each costs memory."""
+UNUSED_MODULES = ("mlflow.server.auth", "mlflow.server.fastapi_app")
+"""Stock tries to import its basic-auth application on every search and every GraphQL query, for a
+second or so without success when a package of its extra is missing: let it fail at once."""
 API_PREFIXES = ("/api/", "/ajax-api/")
 NOTEBOOK_RENDERER = "/static-files/lib/notebook-trace-renderer"
 ENVIRONMENT = {
@@ -177,7 +180,7 @@ def prepare_environment() -> None:
     import sys
 
     os.environ.update(ENVIRONMENT)
-    for name in HEAVY_PACKAGES:
+    for name in (*HEAVY_PACKAGES, *UNUSED_MODULES):
         # `import pandas` then fails exactly as it does where pandas is not installed.
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
 
