@@ -109,8 +109,7 @@ class EmbeddedPostgres:
             return self.admin_uri
         deadline = time.monotonic() + wait_s
         identity = _identity(self.data_dir)
-        if not self.data_dir.exists() or not any(self.data_dir.iterdir()):
-            self._initialise(identity)
+        self._initialise_if_new(identity)
         uri = self.admin_uri
         self._check_version()
         self._end_leftover(deadline)
@@ -121,6 +120,11 @@ class EmbeddedPostgres:
         log.info("postgres_ready", extra={"port": self.port, "pid": self.pid,
                  "start_s": round(time.monotonic() - began, 3)})  # fmt: skip
         return uri
+
+    def initialise(self) -> str:
+        """Initialise the folder if it is new, so that the address is known before the start."""
+        self._initialise_if_new(_identity(self.data_dir))
+        return self.admin_uri
 
     def stop(self, wait_s: float = 15.0) -> None:
         """Shut down fast: sessions are cut off, everything committed is on disk."""
@@ -134,6 +138,10 @@ class EmbeddedPostgres:
             log.warning("postgres_stop_slow", extra={"signal": order.name})
         process.kill()
         process.wait()
+
+    def _initialise_if_new(self, identity: str) -> None:
+        if not self.data_dir.exists() or not any(self.data_dir.iterdir()):
+            self._initialise(identity)
 
     def _initialise(self, identity: str) -> None:
         """Make the folder under another name first: a half-made one is never taken for data."""
