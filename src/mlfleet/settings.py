@@ -44,6 +44,28 @@ class Settings:
     drain_s: float = 25.0
     """Longest time to finish requests in flight on SIGTERM."""
 
+    # Requests
+    public_scheme: str = "http"
+    """`https` where TLS ends in front of the fleet: cookies are then marked Secure."""
+    max_body_bytes: int = 21474836480
+    """Largest request body; a larger one is answered 413. 0 means no limit."""
+    queue: int = 1000
+    """Requests of one tenant that may wait beyond its concurrency; the next one is answered 429."""
+    head_s: float = 10.0
+    """How long the head of a request may take to arrive in full (slow-loris clients)."""
+    keep_alive_s: float = 900.0
+    """How long a client's connection may be idle; long, since an idle one costs a few kB."""
+    client_idle_s: float = 60.0
+    """How long a client may pause in the middle of sending a body."""
+    session_s: float = 604800.0
+    """How long a browser's login lasts; its token's revocation or expiry ends it sooner."""
+    log_requests: bool = True
+    """One line per request in the cell's log."""
+    catalogue_poll_s: float = 1.0
+    """How often the gateway asks for changes; a revoked token works for at most about this long."""
+    memory_poll_s: float = 10.0
+    """How often instances are asked for their memory."""
+
     # Database
     database_idle_s: float = 5.0
     """An instance gives its server connection back after this long without a statement."""
@@ -73,9 +95,18 @@ class Settings:
 
 def _parse(variable: str, text: str, kind: Any) -> Any:
     kinds = set(get_args(kind) or (kind,)) - {type(None)}
+    if bool in kinds:
+        return _truth(variable, text)
     convert = next((known for known in (int, float, Path) if known in kinds), str)
     try:
         return convert(text)
     except ValueError as exc:
         form = {int: "a whole number", float: "a number"}.get(convert, "text")
         raise FleetError(f"{variable}={text!r} is not {form}: change or unset it") from exc
+
+
+def _truth(variable: str, text: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    if (value := words.get(text.strip().lower())) is None:
+        raise FleetError(f"{variable}={text!r} is neither true nor false: change or unset it")
+    return value

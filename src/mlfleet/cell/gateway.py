@@ -1,0 +1,429 @@
+"""The gateway: every request of every tenant passes here, once.
+
+Reads as the order of its questions: which tenant (routing), who asks (access), is there room
+(breaker), is it awake (waking), and then carries the request (forward). Each question is a pure
+function or a small part of its own; this module only asks them and writes the answer.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import time
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from mlfleet.cell import access, answers, browser, forward, routing
+from mlfleet.cell.access import Sessions, Token
+from mlfleet.cell.answers import Answer, BadRequestError, InterruptedRequestError
+from mlfleet.cell.breaker import Breaker
+from mlfleet.cell.forward import Body, BodyTooLargeError, Relay
+from mlfleet.cell.instances import Instance
+from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.request_log import Record, RequestLog
+from mlfleet.cell.routing import Hosts, Route
+from mlfleet.cell.server import Incoming
+from mlfleet.cell.tenants import Known, Tenants
+from mlfleet.cell.upstream import Head, LostError, Upstream
+from mlfleet.cell.waking import Instances
+from mlfleet.errors import (
+    DatabaseAwayError,
+    FleetError,
+    NoCapacityError,
+    QuotaError,
+    UnauthorizedError,
+    UnknownTenantError,
+)
+
+log = logging.getLogger(__name__)
+
+CLIENT_LEFT = 499
+"""In the log only: the client went away before the answer was complete."""
+ATTEMPTS = 3
+"""Instances one request may be sent to before it is refused; a request that may not be repeated
+counts only those that cannot have seen it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds of one request."""
+
+    hold_s: float
+    queue: int
+    max_body_bytes: int
+    client_idle_s: float
+
+
+class Caller(NamedTuple):
+    """Who asks."""
+
+    token: Token
+    by_cookie: bool
+
+
+class Gateway:
+    """Answers requests."""
+
+    def __init__(
+        self,
+        tenants: Tenants,
+        instances: Instances,
+        hosts: Hosts,
+        sessions: Sessions,
+        limits: Limits,
+        metrics: Metrics,
+        scheme: str = "http",
+        request_log: RequestLog | None = None,
+    ) -> None:
+        self._tenants = tenants
+        self._instances = instances
+        self._hosts = hosts
+        self._sessions = sessions
+        self._limits = limits
+        self._metrics = metrics
+        self._scheme = scheme
+        self._request_log = request_log
+        self._breakers: dict[str, Breaker] = {}
+        self.not_ready = "starting"
+        """Why /readyz says no; empty when it says yes."""
+        self.is_draining = False
+
+    async def handle(self, incoming: Incoming) -> None:
+        """Answer one request."""
+        started = time.perf_counter()
+        record = Record(incoming.message.method, incoming.message.path)
+        self._metrics.in_flight.inc()
+        try:
+            await self._serve(incoming, record)
+        except (asyncio.CancelledError, ConnectionError):
+            record.status = CLIENT_LEFT
+            incoming.close = True
+            raise
+        except LostError as exc:
+            # Part of the answer is out already: all that is left is to cut it visibly.
+            log.warning("answer_cut_off", extra={"tenant": record.tenant, "reason": str(exc)})
+        finally:
+            self._metrics.in_flight.dec()
+            self._metrics.by_class[min(record.status // 100, 5) or 5].inc()
+            if self._request_log is not None:
+                self._request_log.write(record, time.perf_counter() - started)
+
+    async def _serve(self, incoming: Incoming, record: Record) -> None:
+        own_host = False
+        try:
+            route = self._route(incoming)
+            own_host = route.own_host
+            record.tenant = route.tenant
+            answer = await self._answer_or_forward(incoming, route, record)
+        except FleetError as exc:
+            answer = answers.refusal(exc, asks_password=not own_host)
+        except TimeoutError:
+            late = f"No byte of the body came for {self._limits.client_idle_s:g} s"
+            answer = answers.refusal(BadRequestError(late, status=408))
+        except (ConnectionError, LostError):
+            raise
+        except Exception:
+            log.exception("request_failed", extra={"tenant": record.tenant})
+            answer = answers.error(500, "The gateway failed at this request; its log says why")
+        if answer is not None:
+            self._write(incoming, answer, record)
+
+    def _write(self, incoming: Incoming, answer: Answer, record: Record) -> None:
+        record.status = answer.status
+        if incoming.started:
+            incoming.abort()
+            return
+        if answer.close or not incoming.body.is_eof():
+            incoming.close = True
+        close = incoming.close or self.is_draining
+        data = answer.encode(with_body=incoming.message.method != "HEAD", close=close)
+        record.sent_bytes = len(answer.body)
+        incoming.write(data)
+
+    # Which tenant.
+
+    def _route(self, incoming: Incoming) -> Route:
+        headers = incoming.message.headers
+        hosts = headers.getall("Host", [])
+        if len(hosts) != 1 or not hosts[0]:
+            raise BadRequestError("A request needs exactly one Host header")
+        coding = headers.get("Transfer-Encoding")
+        if coding is not None and coding.lower() != "chunked":
+            raise BadRequestError("The only transfer coding that is understood is chunked")
+        if incoming.message.method == "CONNECT":
+            raise BadRequestError("CONNECT is not for this server")
+        return routing.route(incoming.message.path, hosts[0], self._hosts)
+
+    async def _answer_or_forward(
+        self, incoming: Incoming, route: Route, record: Record
+    ) -> Answer | None:
+        """Return the gateway's own answer, or none when the instance has answered."""
+        if not route.tenant:
+            return self._own_page(incoming, route)
+        known = self._tenants.get(route.tenant) or await self._tenants.find(route.tenant)
+        self._check_state(known)
+        if not route.path.startswith("/"):
+            # `/demo` alone: the UI's relative links need the slash.
+            return answers.redirect(f"{route.prefix}/{route.path}", status=307)
+        path = route.path.partition("?")[0]
+        if path == "/health":
+            # A monitor must not keep a tenant awake, and asleep is healthy.
+            return answers.text(200, "OK")
+        if route.own_host and path.startswith(routing.OWN_PREFIX):
+            return await self._session_page(incoming, route, known)
+        try:
+            caller = self._authorize(incoming, route, known)
+        except UnauthorizedError:
+            if route.own_host and self._is_navigation(incoming):
+                return browser.to_login(route.path)
+            raise
+        self._check_request(incoming, route, caller)
+        return await self._admit(incoming, route, known, caller, record)
+
+    def _own_page(self, incoming: Incoming, route: Route) -> Answer:
+        path = route.path.partition("?")[0]
+        if incoming.message.method not in ("GET", "HEAD"):
+            return answers.error(405, "Only GET and HEAD are answered here", ("allow", "GET, HEAD"))
+        if path == "/metrics":
+            self._metrics.show_tenants(self._tenants.states)
+            body = self._metrics.render()
+            return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/readyz" and self.not_ready:
+            # 503 is for the probe that asked; no client of a tenant ever gets it.
+            return answers.text(503, self.not_ready + "\n")
+        if path in routing.PROBES:
+            return answers.text(200, "ok\n")
+        return browser.front_page(self._scheme, incoming.message.headers["Host"])
+
+    def _check_state(self, known: Known) -> None:
+        name, state = known.tenant.name, known.tenant.state
+        if state == "deleting":
+            raise UnknownTenantError(f"Tenant {name!r} is being deleted")
+        if state == "upgrading":
+            raise NoCapacityError(f"Tenant {name!r} is being upgraded; try again")
+
+    # Who asks.
+
+    def _authorize(self, incoming: Incoming, route: Route, known: Known) -> Caller:
+        headers = incoming.message.headers
+        now = datetime.now(UTC)
+        authorization = headers.get("Authorization")
+        if authorization is not None:
+            token = access.presented_token(authorization)
+            if token is None:
+                raise UnauthorizedError("The Authorization header holds neither Bearer nor Basic")
+            return Caller(access.valid_token(known.tokens, access.digest(token), now), False)
+        cookie = headers.get("Cookie") if route.own_host else None
+        if cookie and (value := access.session_value(cookie)):
+            digest = self._sessions.token_digest(value, known.tenant.id, now)
+            return Caller(access.valid_token(known.tokens, digest or "", now), True)
+        raise UnauthorizedError(
+            "This tenant needs a token: set MLFLOW_TRACKING_TOKEN, or log in at the UI"
+        )
+
+    def _check_request(self, incoming: Incoming, route: Route, caller: Caller) -> None:
+        message = incoming.message
+        access.check_origin(
+            message.method,
+            message.headers.get("Origin"),
+            message.headers["Host"],
+            by_cookie=caller.by_cookie,
+        )
+        access.check_token_access(caller.token, message.method, route.path)
+        length = message.headers.get("Content-Length")
+        limit = self._limits.max_body_bytes
+        if limit and length is not None and int(length) > limit:
+            raise QuotaError(f"A body of {length} bytes is more than the {limit} allowed here")
+
+    async def _session_page(self, incoming: Incoming, route: Route, known: Known) -> Answer:
+        path, method = route.path.partition("?")[0], incoming.message.method
+        is_secure = self._scheme == "https"
+        if path == browser.LOGIN and method in ("GET", "HEAD"):
+            return browser.login_page(route.tenant, browser.login_target(route.path))
+        if path not in (browser.LOGIN, browser.LOGOUT):
+            return answers.error(404, f"No page {path[:100]!r} here")
+        headers = incoming.message.headers
+        access.check_origin(method, headers.get("Origin"), headers["Host"], by_cookie=False)
+        if path == browser.LOGOUT and method == "POST":
+            return browser.log_out(is_secure=is_secure)
+        if path != browser.LOGIN or method != "POST":
+            return answers.error(405, "This page takes POST", ("allow", "POST"))
+        body = Body(incoming, self._limits.client_idle_s)
+        if body.length is None or body.length > browser.FORM_BYTES:
+            raise BadRequestError("A login form is a few hundred bytes long", status=413)
+        await body.read_small()
+        return browser.log_in(
+            body.whole or b"",
+            route.tenant,
+            known.tenant.id,
+            known.tokens,
+            self._sessions,
+            datetime.now(UTC),
+            is_secure=is_secure,
+        )
+
+    def _is_navigation(self, incoming: Incoming) -> bool:
+        headers = incoming.message.headers
+        return browser.is_navigation(
+            incoming.message.method,
+            headers.get("Accept", ""),
+            headers.get("Sec-Fetch-Mode", ""),
+        )
+
+    # Is there room, is it awake.
+
+    async def _admit(
+        self, incoming: Incoming, route: Route, known: Known, caller: Caller, record: Record
+    ) -> Answer | None:
+        breaker = self._breakers.get(route.tenant)
+        if breaker is None:
+            breaker = Breaker(known.tenant.quota.concurrency, self._limits.queue)
+            self._breakers[route.tenant] = breaker
+        breaker.concurrency = known.tenant.quota.concurrency
+        await breaker.enter(self._limits.hold_s)
+        try:
+            if self._is_navigation(incoming) and (reason := await self._is_slow(route.tenant)):
+                return browser.waiting_page(route.tenant, reason)
+            await self._forward(incoming, route, caller, record)
+            return None
+        finally:
+            breaker.leave()
+            if breaker.is_idle:
+                self._breakers.pop(route.tenant, None)
+
+    async def _is_slow(self, tenant: str) -> str:
+        """Return why a page has to wait; empty if the instance is up or comes up at once."""
+        instance = self._instances.get(tenant)
+        if instance is not None and instance.ready.is_set():
+            return ""
+        try:
+            async with asyncio.timeout(browser.WAITING_AFTER_S):
+                instance = await self._instances.wake(tenant)
+                await instance.ready.wait()
+        except TimeoutError:
+            return "This takes a moment. The page opens by itself."
+        except (NoCapacityError, DatabaseAwayError) as exc:
+            await asyncio.sleep(browser.WAITING_AFTER_S / 2)
+            return str(exc)
+        return ""
+
+    async def _forward(
+        self, incoming: Incoming, route: Route, caller: Caller, record: Record
+    ) -> None:
+        """Send the request to the tenant's instance and its answer to the client.
+
+        Raises:
+            NoCapacityError: no instance could be had, or the one that had it went away.
+        """
+        body = Body(incoming, self._limits.client_idle_s)
+        if "Expect" in incoming.message.headers and not incoming.body.is_eof():
+            incoming.write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await body.read_small()
+        head = forward.request_head(incoming, route, caller.token.name, self._scheme, body)
+        method = incoming.message.method
+        may_repeat = forward.may_repeat(method, route.path)
+        for _ in range(ATTEMPTS):
+            instance = self._instances.get(route.tenant)
+            if instance is None:
+                record.woke = True
+                instance = await self._instances.wake(route.tenant)
+                if not instance.is_usable:
+                    continue
+            try:
+                await self._exchange(incoming, route, instance, head, body, record)
+                return
+            except LostError:
+                # What was not ready has read nothing but its configuration.
+                cannot_have_acted = not instance.ready.is_set() or may_repeat
+                if incoming.started:
+                    raise
+                if body.whole is None or not cannot_have_acted:
+                    break
+        raise InterruptedRequestError(
+            f"The instance of {route.tenant!r} went away before it answered; try again"
+        )
+
+    async def _exchange(
+        self,
+        incoming: Incoming,
+        route: Route,
+        instance: Instance,
+        head: bytes,
+        body: Body,
+        record: Record,
+    ) -> None:
+        """One try at one instance.
+
+        Raises:
+            LostError: it went away; `incoming.started` tells whether the client has seen any of it.
+        """
+        instance.in_flight += 1
+        upstream: Upstream | None = None
+        is_waking = not instance.ready.is_set()
+        if is_waking:
+            self._metrics.held.inc()
+        try:
+            upstream = await instance.connection()
+            is_head = incoming.message.method == "HEAD"
+            if body.whole is not None:
+                upstream.start(head + body.whole, is_head=is_head)
+                response = await upstream.head()
+                await self._relay(incoming, route, upstream, response, body, record)
+            else:
+                upstream.start(head, is_head=is_head)
+                await self._stream(incoming, route, upstream, body, record)
+        finally:
+            if is_waking:
+                self._metrics.held.dec()
+            instance.in_flight -= 1
+            instance.last_used = time.monotonic()
+            if upstream is not None:
+                instance.give_back(upstream)
+
+    async def _stream(
+        self, incoming: Incoming, route: Route, upstream: Upstream, body: Body, record: Record
+    ) -> None:
+        """Send a long body while waiting for the answer, which may come before its end."""
+        upload = asyncio.create_task(body.stream(upstream, self._limits.max_body_bytes))
+        answered = asyncio.create_task(upstream.head())
+        try:
+            await asyncio.wait([upload, answered], return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done() and (exc := upload.exception()) is not None:
+                if isinstance(exc, BodyTooLargeError):
+                    limit = self._limits.max_body_bytes
+                    raise QuotaError(f"A body of more than {limit} bytes is not allowed here")
+                if not isinstance(exc, LostError):
+                    raise exc
+            response = await answered
+            await self._relay(incoming, route, upstream, response, body, record)
+            if not upload.done():
+                # The answer came early (a refusal): the rest of the body interests nobody.
+                incoming.close = True
+        finally:
+            if not upload.done() or upload.cancelled() or upload.exception():
+                upstream.close()
+            for task in (upload, answered):
+                task.cancel()
+                with contextlib.suppress(BaseException):
+                    await task
+
+    async def _relay(
+        self,
+        incoming: Incoming,
+        route: Route,
+        upstream: Upstream,
+        response: Head,
+        body: Body,
+        record: Record,
+    ) -> None:
+        relay = Relay(incoming, upstream, route, close=self.is_draining)
+        record.status = response.status
+        try:
+            await relay.run(response)
+        finally:
+            record.received_bytes = body.read_bytes
+            record.sent_bytes = relay.sent_bytes
+            if relay.store_route:
+                record.store_route = relay.store_route.decode("latin-1")
+                if (counter := self._metrics.by_route.get(record.store_route)) is not None:
+                    counter.inc()

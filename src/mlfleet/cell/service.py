@@ -1,0 +1,171 @@
+"""Put the parts of a cell together, run them, and stop them in order.
+
+Stopping: say "not ready", close the listener, finish every request that was accepted (held ones
+too), put all instances to sleep, then let the zygote go. Each step has a deadline.
+"""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import time
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+
+from mlfleet.cell import admin
+from mlfleet.cell.access import Sessions
+from mlfleet.cell.gateway import Gateway, Limits
+from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.request_log import RequestLog
+from mlfleet.cell.routing import Hosts
+from mlfleet.cell.server import Server
+from mlfleet.cell.tenants import Catalogue, Known, Tenants
+from mlfleet.cell.waking import Instances, Provide, WakeSettings
+from mlfleet.cell.zygote_link import ZygoteLink
+from mlfleet.database.keys import FleetKey
+from mlfleet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+ACCEPT_GRACE_S = 0.1
+"""Between "not ready" and the closed listener, so that what the kernel accepted is taken."""
+LAST_GRACE_S = 2.0
+"""For instances to end, and for cancelled work, after everything else."""
+
+
+class Service:
+    """A cell: gateway, admin API, instances and zygote."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        key: FleetKey,
+        catalogue: Catalogue,
+        provide: Provide,
+        zygote: ZygoteLink,
+        metrics: Metrics,
+    ) -> None:
+        self.settings = settings
+        self.metrics = metrics
+        self.zygote = zygote
+        self.instances = Instances(zygote, provide, _wake_settings(settings), metrics)
+        self.tenants = Tenants(catalogue, settings.hold_s, settings.catalogue_poll_s, self._changed)
+        self.request_log = RequestLog() if settings.log_requests else None
+        self.gateway = Gateway(
+            self.tenants,
+            self.instances,
+            Hosts(settings.public_hosts),
+            Sessions(key.session_key, settings.session_s),
+            Limits(
+                hold_s=settings.hold_s,
+                queue=settings.queue,
+                max_body_bytes=settings.max_body_bytes,
+                client_idle_s=settings.client_idle_s,
+            ),
+            metrics,
+            settings.public_scheme,
+            self.request_log,
+        )
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Begin to stop; `run` returns when everything is down."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Serve until `stop` is called.
+
+        Raises:
+            OSError: the address is taken.
+        """
+        _raise_open_files()
+        api = admin.Admin(self.settings.cell, self.gateway, self.tenants, self.instances)
+        async with contextlib.AsyncExitStack() as stack:
+            server = Server(
+                self.gateway.handle,
+                head_s=self.settings.head_s,
+                keep_alive_s=self.settings.keep_alive_s,
+                on_bad_request=self.metrics.refused.inc,
+            )
+            listener = await asyncio.get_running_loop().create_server(
+                server, self.settings.host, self.settings.port, backlog=BACKLOG
+            )
+            log.info("listening", extra={"host": self.settings.host, "port": self.settings.port})
+            stack.callback(self.tenants.close)
+            await stack.enter_async_context(
+                _running(
+                    self.zygote.run(),
+                    self.tenants.run(),
+                    self.instances.run(),
+                    self._become_ready(),
+                )
+            )
+            await stack.enter_async_context(admin.serving(api.application(), self.admin_socket))
+            await self._stopping.wait()
+            await self._drain(server, listener)
+        if self.request_log is not None:
+            self.request_log.flush()
+
+    @property
+    def admin_socket(self) -> Path:
+        """Where the admin API listens."""
+        return self.settings.data / "run" / f"{self.settings.cell}.sock"
+
+    async def _become_ready(self) -> None:
+        self.gateway.not_ready = "the catalogue was not reached yet"
+        await self.tenants.was_reached.wait()
+        self.gateway.not_ready = "the zygote is warming up"
+        await self.zygote.wait_warm()
+        if not self.gateway.is_draining:
+            self.gateway.not_ready = ""
+            log.info("ready")
+
+    async def _drain(self, server: Server, listener: asyncio.Server) -> None:
+        deadline = time.monotonic() + self.settings.drain_s
+        log.info("draining", extra={"drain_s": self.settings.drain_s})
+        self.gateway.not_ready = "draining"
+        self.gateway.is_draining = server.is_draining = True
+        await asyncio.sleep(ACCEPT_GRACE_S)
+        listener.close()
+        left = server.close_idle()
+        while left and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+            left = server.close_idle()
+        if left:
+            log.warning("drain_cut_off", extra={"connections": left})
+        await server.shutdown(0.1)
+        await self.instances.close(max(LAST_GRACE_S, deadline - time.monotonic()))
+        log.info("drained", extra={"cut_off": left})
+
+    def _changed(self, name: str, known: Known | None) -> None:
+        """A tenant that is gone or going must not keep a process."""
+        if known is None or known.tenant.state == "deleting":
+            self.instances.begin_sleep(name)
+
+
+@contextlib.asynccontextmanager
+async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run endless work beside the context: if one fails, all end and its error is raised."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in work]
+        yield
+        for task in tasks:
+            task.cancel()
+
+
+def _wake_settings(settings: Settings) -> WakeSettings:
+    return WakeSettings(
+        idle_s=settings.idle_s,
+        max_awake=settings.max_awake,
+        hold_s=settings.hold_s,
+        drain_s=settings.drain_s,
+        memory_poll_s=settings.memory_poll_s,
+    )
+
+
+def _raise_open_files() -> None:
+    """Allow as many open files as this user may: each client and each instance takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,265 @@
+"""A gateway with a real zygote and real instances that echo: everything but MLflow and Postgres."""
+
+import asyncio
+import contextlib
+import dataclasses
+import http.client
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from mlfleet.cell import access
+from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.protocol import InstanceConfig
+from mlfleet.cell.service import Service
+from mlfleet.cell.waking import Birth
+from mlfleet.cell.zygote_link import ZygoteLink
+from mlfleet.database.access import DatabaseAccess
+from mlfleet.database.keys import FleetKey
+from mlfleet.errors import DatabaseAwayError
+from mlfleet.settings import Settings
+
+NOWHERE = DatabaseAccess("127.0.0.1", 1, "none", "none", "none")
+ECHO_ZYGOTE = Path(__file__).parent / "cell" / "echo_zygote.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryToken:
+    name: str
+    sha256_hex: str
+    access: str = "read-write"
+    expires_at: datetime | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryQuota:
+    concurrency: int = 64
+    memory_bytes: int = 0
+    artifact_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryTenant:
+    id: int
+    name: str
+    tokens: tuple[MemoryToken, ...] = ()
+    quota: MemoryQuota = MemoryQuota()
+    state: str = "ready"
+    password_generation: int = 0
+    artifact_uri: str | None = None
+
+
+class MemoryCatalogue:
+    """A catalogue in memory that can be away."""
+
+    def __init__(self) -> None:
+        self.tenants: dict[str, MemoryTenant] = {}
+        self.changes: list[tuple[datetime, str]] = []
+        self.is_away = False
+
+    def put(self, name: str, **fields: Any) -> str:
+        """Add or change a tenant with one token, and return the token."""
+        token = f"mlf_{name}_token"
+        stored = MemoryToken("main", access.digest(token))
+        old = self.tenants.get(name)
+        base = old or MemoryTenant(len(self.tenants) + 1, name, (stored,))
+        self.tenants[name] = dataclasses.replace(base, **fields)
+        self.changes.append((datetime.now(UTC), name))
+        return token
+
+    def remove(self, name: str) -> None:
+        del self.tenants[name]
+        self.changes.append((datetime.now(UTC), name))
+
+    def tenant(self, name: str) -> MemoryTenant | None:
+        self._reach()
+        return self.tenants.get(name)
+
+    def changed_since(self, moment: datetime | None) -> tuple[list[str], datetime]:
+        self._reach()
+        now = datetime.now(UTC)
+        return [name for when, name in self.changes if moment and when >= moment], now
+
+    def count_by_state(self) -> dict[str, int]:
+        self._reach()
+        return {"ready": len(self.tenants)}
+
+    def _reach(self) -> None:
+        if self.is_away:
+            raise DatabaseAwayError("the catalogue is away")
+
+
+@dataclasses.dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class EchoCell:
+    """A running cell whose instances echo."""
+
+    def __init__(self, folder: Path, port: int, **settings: Any) -> None:
+        defaults: dict[str, Any] = {"hold_s": 10.0, "drain_s": 5.0, "catalogue_poll_s": 0.1}
+        self.settings = Settings(data=folder, port=port, **(defaults | settings))
+        self.catalogue = MemoryCatalogue()
+        self.folder = folder
+        self.port = port
+        self.provide_error: Exception | None = None
+        self.metrics = Metrics()
+        self._thread = threading.Thread(target=self._run, name="cell")
+        self._started = threading.Event()
+        self.failure: BaseException | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._started.wait(10)
+        until(lambda: self.get("/readyz").status == 200)
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.service.stop)
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the cell did not stop"
+        if self.failure:
+            raise self.failure
+
+    def _run(self) -> None:
+        try:
+            uvloop.run(self._serve())
+        except BaseException as exc:
+            self.failure = exc
+        finally:
+            self._started.set()
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        zygote = ZygoteLink(
+            lambda descriptor: [sys.executable, str(ECHO_ZYGOTE), str(descriptor)],
+            dict(os.environ),
+            no_database,
+            self.metrics,
+        )
+        key = FleetKey(b"k" * 32)
+        self.service = Service(
+            self.settings, key, self.catalogue, self._provide, zygote, self.metrics
+        )
+        self._started.set()
+        await self.service.run()
+
+    async def _provide(self, name: str) -> Birth:
+        if self.provide_error:
+            raise self.provide_error
+        tenant = self.catalogue.tenants[name]
+        root = self.folder / "artifacts" / str(tenant.id)
+        root.mkdir(parents=True, exist_ok=True)
+        config = InstanceConfig(
+            name, NOWHERE, str(root), "kek", tenant.quota.memory_bytes, 0, 5.0, 5.0
+        )
+        return Birth(config, self.folder / f"{name}.log", None)
+
+    def get(self, path: str, token: str | None = None, **more: Any) -> Reply:
+        return self.request("GET", path, token, **more)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        token: str | None = None,
+        *,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        host: str | None = None,
+        timeout_s: float = 20,
+    ) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        with contextlib.closing(connection):
+            fields = {"Host": host or f"127.0.0.1:{self.port}"} | (headers or {})
+            if token:
+                fields["Authorization"] = f"Bearer {token}"
+            connection.request(method, path, body, fields)
+            response = connection.getresponse()
+            got = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, got, response.read())
+
+    def raw(self, data: bytes, timeout_s: float = 10) -> bytes:
+        """Send bytes, and return everything until the server closes."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout_s) as sock:
+            sock.sendall(data)
+            received = b""
+            with contextlib.suppress(ConnectionResetError):
+                while piece := sock.recv(65536):
+                    received += piece
+            return received
+
+    def admin(self, method: str, path: str) -> Any:
+        connection = http.client.HTTPConnection("localhost", timeout=20)
+        with contextlib.closing(connection):
+            connection.sock = socket.socket(socket.AF_UNIX)
+            connection.sock.settimeout(20)
+            connection.sock.connect(str(self.service.admin_socket))
+            connection.request(method, path)
+            return json.loads(connection.getresponse().read())
+
+    def awake(self) -> list[str]:
+        return [one["tenant"] for one in self.admin("GET", "/status")["awake"]]
+
+
+@contextlib.asynccontextmanager
+async def no_database() -> AsyncIterator[DatabaseAccess]:
+    yield NOWHERE
+
+
+def until(condition: Callable[[], Any], wait_s: float = 10) -> None:
+    """Return when the condition holds; fail after `wait_s`."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        with contextlib.suppress(ConnectionError):
+            if condition():
+                return
+        assert time.monotonic() < deadline, f"not within {wait_s} s"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def echo_cells(tmp_path: Path) -> Iterator[Callable[..., EchoCell]]:
+    """Make cells with given settings; each has a free port and is stopped at the end."""
+    cells: list[EchoCell] = []
+
+    def make(**settings: Any) -> EchoCell:
+        cell = EchoCell(tmp_path / f"cell-{len(cells)}", _free_port(), **settings)
+        cell.folder.mkdir()
+        cells.append(cell)
+        cell.start()
+        return cell
+
+    yield make
+    for cell in cells:
+        if cell._thread.is_alive():
+            cell.stop()
+
+
+@pytest.fixture
+def echo_cell(echo_cells: Callable[..., EchoCell]) -> EchoCell:
+    """A cell with default settings."""
+    return echo_cells()
+
+
+def _free_port() -> int:
+    for port in range(22000 + os.getpid() % 4000, 32000):
+        with contextlib.suppress(OSError), socket.socket() as sock:
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port below 32000")
