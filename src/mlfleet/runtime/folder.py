@@ -14,10 +14,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlfleet.errors import AlreadyRunningError, NotRunningError
+from mlfleet.errors import AlreadyRunningError, FleetError, NotRunningError
 
 # struct flock on 64-bit Linux: type, whence, start, length, pid.
 _FLOCK = "hhqqi"
+_LONGEST_PATH_BYTES = 85
+"""Leaves `/<cell>.sock` 22 of the 107 bytes that the address of a Unix socket may have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +32,6 @@ class FleetFile:
     cells: dict[str, str]
     """Path of each cell's admin socket."""
     pid: int
-    demo: str | None = None
-    """The tenant that `up --demo` made, if it was asked to."""
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     """What the cell was started with, without secrets: `doctor` does its arithmetic with these."""
 
@@ -51,7 +51,24 @@ class DataFolder:
         self.lock_file = self.path / "fleet.lock"
 
     def create(self) -> None:
-        """Make the folder and those inside it, for the owner only."""
+        """Make the folder and those inside it, for the owner only.
+
+        Raises:
+            FleetError: it cannot be made, or its name leaves no room for a socket's.
+        """
+        if len(os.fsencode(self.run)) > _LONGEST_PATH_BYTES:
+            raise FleetError(
+                f"{self.path} is too long a name: Linux allows sockets 107 bytes of path;"
+                " choose a shorter one with --data"
+            )
+        try:
+            self._make_folders()
+        except OSError as exc:
+            raise FleetError(
+                f"{exc.filename} cannot be made ({exc.strerror}): choose another folder with --data"
+            ) from exc
+
+    def _make_folders(self) -> None:
         for folder in (self.path, self.artifacts, self.logs, self.run):
             folder.mkdir(mode=0o700, parents=folder == self.path, exist_ok=True)
 

@@ -1,0 +1,41 @@
+"""`mlfleet database prepare`: schema work, done once and never in a serving process."""
+
+from pathlib import Path
+
+import click
+
+from mlfleet.cli.options import data_option, json_option
+from mlfleet.cli.output import print_json, progress
+from mlfleet.runtime.folder import DataFolder
+from mlfleet.settings import Settings
+
+
+@click.group()
+def database() -> None:
+    """The fleet's Postgres."""
+
+
+@database.command()
+@click.option(
+    "--admin-uri",
+    help="postgresql://USER:PASSWORD@HOST:PORT/postgres with CREATEDB and CREATEROLE."
+    "  [default: MLFLEET_ADMIN_URI, else the running fleet's]",
+)
+@data_option
+@json_option
+def prepare(admin_uri: str | None, data: Path, as_json: bool) -> None:
+    """Make the catalogue and the template of tenants' databases; again changes nothing.
+
+    `mlfleet up` does this by itself; say it before cells start on a Postgres of your own.
+    """
+    uri = admin_uri or Settings.from_environ().admin_uri
+    if uri is None:
+        uri = DataFolder(data).read().admin_uri
+    with progress("preparing catalogue and template"):
+        from mlfleet.runtime.preparation import prepare as prepare_database
+
+        left_open = prepare_database(uri)
+    if as_json:
+        print_json({"ready": True, "left_open": left_open})
+    else:
+        click.echo("\n".join(["catalogue and template are ready", *left_open]))
