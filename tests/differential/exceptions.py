@@ -1,0 +1,54 @@
+"""The written list of what may differ from stock, read from `exceptions.toml`.
+
+An entry covers a call by method, path and body, and says which status the other server has to
+answer with. An entry that nothing needed is reported by a test, so the list cannot outlive its
+reasons.
+"""
+
+import dataclasses
+import re
+import tomllib
+from pathlib import Path
+
+from tests.differential.side import Answer, Call
+
+FILE = Path(__file__).with_name("exceptions.toml")
+
+
+@dataclasses.dataclass
+class WrittenException:
+    """One allowed difference."""
+
+    name: str
+    reason: str
+    method: str
+    path: str
+    status: list[int]
+    """What the other server may answer."""
+    body: str = ""
+    """A pattern that the body of the call must contain; empty for any body."""
+    was_used: bool = False
+
+    def covers(self, call: Call) -> bool:
+        """Say whether the entry speaks about this call."""
+        return bool(
+            re.fullmatch(self.method, call.method)
+            and re.fullmatch(self.path, call.path)
+            and re.search(self.body, call.text)
+        )
+
+
+class WrittenExceptions:
+    """All allowed differences."""
+
+    def __init__(self, path: Path = FILE) -> None:
+        entries = tomllib.loads(path.read_text())["exception"]
+        self.entries = [WrittenException(**entry) for entry in entries]
+
+    def cover(self, call: Call, answer: Answer) -> bool:
+        """Say whether an entry covers the call and the answer is what the entry promises."""
+        for entry in self.entries:
+            if entry.covers(call) and answer.status in entry.status:
+                entry.was_used = True
+                return True
+        return False
