@@ -13,17 +13,20 @@ import fcntl
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import struct
 import sys
+import tempfile
 import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mlfleet.cell import protocol
-from mlfleet.cell.protocol import InstanceConfig
+from mlfleet.cell.confinement import confine
+from mlfleet.cell.protocol import ForkOrder, InstanceConfig
 from mlfleet.cell.wsgi import ASGIApp
 
 log = logging.getLogger(__name__)
@@ -132,22 +135,28 @@ def memory_of(process: str) -> dict[str, int]:
     }
 
 
-def run(
-    control: socket.socket, log_file: int, build: Callable[[InstanceConfig], ASGIApp]
-) -> NoReturn:
+Build = Callable[[InstanceConfig], ASGIApp]
+"""Makes a tenant's application out of what the zygote has warmed."""
+
+
+def run(order: ForkOrder, folder: Path, control: int, log_file: int, build: Build) -> NoReturn:
     """Be a tenant's instance, in a freshly forked process; never returns.
 
     Args:
-        build: makes the tenant's application out of what the zygote has warmed.
+        folder: for temporary files; the zygote removes it when the instance has ended.
+        control: descriptor of the socket to the gateway.
+        log_file: descriptor of the tenant's log.
     """
     status = 1
     try:
-        os.dup2(log_file, 1)
-        os.dup2(log_file, 2)
-        os.close(log_file)
-        packet, _ = protocol.receive(control)
-        if packet:
-            _serve(InstanceConfig.decode(packet), control, build)
+        _keep_only(control, log_file)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+        with socket.socket(fileno=control) as gateway:
+            packet, _ = protocol.receive(gateway)
+            if packet:
+                config = InstanceConfig.decode(packet)
+                confine(config, folder, order.uid)
+                _serve(build(config), gateway)
         status = 0
     except BaseException:
         log.exception("instance_failed")
@@ -157,13 +166,20 @@ def run(
         os._exit(status)
 
 
-def _serve(
-    config: InstanceConfig, control: socket.socket, build: Callable[[InstanceConfig], ASGIApp]
-) -> None:
+def _keep_only(control: int, log_file: int) -> None:
+    """Log to the tenant's file, and close every descriptor that came along with the fork."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for descriptor, target in ((nothing, 0), (log_file, 1), (log_file, 2)):
+        os.dup2(descriptor, target)
+    os.closerange(3, control)
+    os.closerange(control + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _serve(app: ASGIApp, control: socket.socket) -> None:
     import uvloop
 
     async def serve() -> None:
-        server = Server(build(config), control)
+        server = Server(app, control)
         protocol.send(control, ready=True)
         await server.run()
 

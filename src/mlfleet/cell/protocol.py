@@ -69,17 +69,20 @@ class WarmOrder:
 
     database: DatabaseAccess
     """A throw-away copy of the template; the zygote is done with it once it says ready."""
+    has_own_users: bool = False
+    """Whether fork orders will name a user, for the list of what this cell cannot give."""
 
     def encode(self) -> bytes:
         """Return the packet that carries this order."""
-        return json.dumps({"warm": dataclasses.asdict(self.database)}).encode()
+        fields = {"warm": dataclasses.asdict(self.database), "own_users": self.has_own_users}
+        return json.dumps(fields).encode()
 
 
 def decode_order(packet: bytes) -> ForkOrder | WarmOrder:
     """Return what the gateway asks of the zygote."""
     fields: dict[str, Any] = json.loads(packet)
     if "warm" in fields:
-        return WarmOrder(DatabaseAccess(**fields["warm"]))
+        return WarmOrder(DatabaseAccess(**fields["warm"]), fields["own_users"])
     return ForkOrder(fields["fork"], fields["uid"])
 
 

@@ -17,10 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NoReturn
 
 from mlfleet import log as fleet_log
-from mlfleet.cell import instance, protocol
+from mlfleet.cell import confinement, instance, protocol
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder, decode_order
 from mlfleet.cell.wsgi import ASGIApp
 
@@ -36,7 +37,7 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the environment to start a zygote with: nothing that could hold a secret."""
     kept = {name: environ[name] for name in ("TMPDIR", "TZ", "PATH") if name in environ}
     # One arena: a thread's own arena costs each instance memory and fragments what is shared.
-    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1"}
+    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "UV_USE_IO_URING": "0"}
 
 
 class Zygote:
@@ -51,7 +52,6 @@ class Zygote:
     def run(self) -> None:
         """Obey until the gateway is gone."""
         wake, notify = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.pipe = (wake, notify)
         signal.set_wakeup_fd(notify)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
@@ -83,6 +83,8 @@ class Zygote:
     def fork(self, order: ForkOrder, control: int, log_file: int) -> int:
         """Fork one instance and return its process number."""
         folder = tempfile.mkdtemp(prefix="mlfleet-")
+        if order.uid is not None:
+            os.chown(folder, order.uid, order.uid)
         pid = os.fork()
         if pid == 0:
             self.become(order, folder, control, log_file)
@@ -93,12 +95,7 @@ class Zygote:
         """Leave the zygote behind, in the child."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self.orders.close()
-        for descriptor in self.pipe:
-            os.close(descriptor)
-        tempfile.tempdir = folder
-        os.environ["TMPDIR"] = folder
-        instance.run(socket.socket(fileno=control), log_file, self.build)
+        instance.run(order, Path(folder), control, log_file, self.build)
 
     def reap(self) -> None:
         """Collect ended instances and report each."""
@@ -126,9 +123,10 @@ def main() -> None:
     order = decode_order(packet)
     assert isinstance(order, WarmOrder)
     build = warming.warm(order.database)
+    limits = confinement.limits(order.has_own_users)
     gc.collect()
     gc.freeze()
-    protocol.send(orders, ready=True, warm_s=round(time.monotonic() - started, 3), limits=[])
+    protocol.send(orders, ready=True, warm_s=round(time.monotonic() - started, 3), limits=limits)
     Zygote(orders, build).run()
 
 
