@@ -23,6 +23,7 @@ from mlfleet.errors import FleetError
 
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 4, 24, 38
 _LAST_CAPABILITY = 63
+_CAPABILITIES_FOR_USERS = 1 << 0 | 1 << 6 | 1 << 7  # CHOWN, SETGID, SETUID
 _CAPABILITY_VERSION_3 = 0x20080522
 OPEN_FILES = 4096
 THREADS = 64
@@ -69,11 +70,12 @@ def _readable_paths() -> tuple[Path, ...]:
 def may_set_users(artifacts: Path) -> bool:
     """Return whether instances can have users of their own.
 
-    Only root may set them, and others must be able to pass through to the program's files and to
-    the folder `artifacts`, which holds the tenants' artifact roots.
+    Only root with its capabilities may set them, and others must be able to pass through to the
+    program's files and to the folder `artifacts`, which holds the tenants' artifact roots.
     """
+    has_rights = _status_field("CapEff", 16) & _CAPABILITIES_FOR_USERS == _CAPABILITIES_FOR_USERS
     needed = (*program_paths(), artifacts)
-    return os.geteuid() == 0 and all(_is_open_to_all(path) for path in needed)
+    return os.geteuid() == 0 and has_rights and all(_is_open_to_all(path) for path in needed)
 
 
 def _is_open_to_all(path: Path) -> bool:
@@ -155,16 +157,16 @@ def _limit_resources(memory_bytes: int, has_own_user: bool) -> None:
     if has_own_user:
         resource.setrlimit(resource.RLIMIT_NPROC, (THREADS, THREADS))
     if memory_bytes:
-        most = _data_bytes() + memory_bytes
+        # VmData is what RLIMIT_DATA counts; the zygote's share of it is not the tenant's.
+        most = _status_field("VmData", 10) * 1024 + memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _data_bytes() -> int:
-    """Return what RLIMIT_DATA counts, as inherited from the zygote."""
+def _status_field(name: str, base: int) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmData")
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1], base)
+    raise RuntimeError(f"/proc/self/status has no {name}")
 
 
 def _drop_capabilities() -> None:
