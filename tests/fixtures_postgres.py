@@ -1,7 +1,7 @@
 """Real Postgres for tests: one embedded server for the whole run.
 
-`postgres` is the superuser's address. Tests share the server and clean nothing: whoever needs an
-untouched one asks for `postgres_factory`.
+`postgres` is the superuser's address; `admin`, `catalogue` and `provisioner` are ready on it. Tests
+share the server and clean nothing: whoever needs an untouched one asks for `postgres_factory`.
 """
 
 import random
@@ -11,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mlfleet.catalogue.catalogue import Catalogue
+from mlfleet.catalogue.provision import Provisioner
+from mlfleet.database.admin import Admin
 from mlfleet.database.embedded import EmbeddedPostgres
+from mlfleet.database.keys import FleetKey
 
 
 def free_port() -> int:
@@ -57,3 +61,27 @@ def postgres_server(postgres_factory: Callable[..., EmbeddedPostgres]) -> Embedd
 def postgres(postgres_server: EmbeddedPostgres) -> str:
     """Superuser's address of a running embedded Postgres: postgresql://…/postgres."""
     return postgres_server.admin_uri
+
+
+@pytest.fixture(scope="session")
+def admin(postgres: str) -> Iterator[Admin]:
+    """An administrator whose template is ready: `admin.clone(id, password)`."""
+    administrator = Admin(postgres)
+    administrator.prepare()
+    yield administrator
+    administrator.close()
+
+
+@pytest.fixture(scope="session")
+def catalogue(postgres: str) -> Iterator[Catalogue]:
+    """A catalogue that all tests of the run share: use names of your own."""
+    shared = Catalogue(postgres)
+    shared.prepare()
+    yield shared
+    shared.close()
+
+
+@pytest.fixture(scope="session")
+def provisioner(catalogue: Catalogue, admin: Admin) -> Provisioner:
+    """Catalogue and administrator together: `provisioner.ensure_database(name)`."""
+    return Provisioner(catalogue, admin, FleetKey(bytes(range(32))))

@@ -137,6 +137,12 @@ class Catalogue:
         with self._begin() as connection:
             return _tenants(connection, TenantRow.cell == cell if cell else sqlalchemy.true())
 
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many tenants are in each state that occurs."""
+        counted = select(TenantRow.state, func.count()).group_by(TenantRow.state)
+        with self._begin() as connection:
+            return {row[0]: row[1] for row in connection.execute(counted)}
+
     def changed_since(self, cursor: int | None) -> tuple[frozenset[TenantName], int]:
         """Return the names whose tenant or tokens changed, deleted ones too, and the next cursor.
 
