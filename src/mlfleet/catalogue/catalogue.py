@@ -9,6 +9,7 @@ import datetime
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+import psycopg2.errors
 import sqlalchemy
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -412,6 +413,10 @@ def _readable() -> Iterator[None]:
         yield
     except sqlalchemy.exc.TimeoutError as exc:
         raise DatabaseAwayError("the catalogue is busy: all its connections are in use") from exc
+    except sqlalchemy.exc.ProgrammingError as exc:
+        if not isinstance(exc.orig, psycopg2.errors.UndefinedTable):
+            raise
+        raise FleetError("the catalogue has no tables: run `mlfleet database prepare`") from exc
     except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as exc:
         reason = str(exc.orig).strip().splitlines()[0] if exc.orig else "connection lost"
         if "does not exist" in reason:
