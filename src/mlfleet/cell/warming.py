@@ -35,24 +35,27 @@ def warm(database: DatabaseAccess) -> Callable[[InstanceConfig], ASGIApp]:
     import uvloop
 
     application.prepare_environment()
-    from mlfleet.store.away import AwayGuard
+    from mlfleet.store.hot import HotWrites
     from mlfleet.store.installation import reset
 
     threads = Threads(application.THREADS)
-    app = AwayGuard(application.assemble(threads))
+    stock = application.assemble(threads)
+
+    def build(config: InstanceConfig) -> HotWrites:
+        return HotWrites(stock, application.use_store(config))
+
+    async def drive() -> None:
+        app = build(_config(database, folder))
+        await _drive(app)
+        await app.close()
+
     with tempfile.TemporaryDirectory() as folder:
-        application.use_store(_config(database, folder))
-        uvloop.run(_drive(app))
+        uvloop.run(drive())
     threads.stop()
     reset()
     if (count := threading.active_count()) != 1:
         names = [thread.name for thread in threading.enumerate()]
         raise RuntimeError(f"{count} threads are left before the first fork: {names}")
-
-    def build(config: InstanceConfig) -> ASGIApp:
-        application.use_store(config)
-        return app
-
     return build
 
 
@@ -138,11 +141,15 @@ def _calls(name: str, experiment_id: str, run_id: str) -> Iterator[tuple[str, st
     yield "GET", f"runs/get?run_id={run_id}", None
     metrics = [{"key": f"m{n}", "value": 0.5, **now} for n in range(20)]
     params = [{"key": f"p{n}", "value": "1"} for n in range(20)]
-    yield "POST", "runs/log-batch", {**run, "metrics": metrics, "params": params, "tags": []}
-    yield "POST", "runs/log-metric", {**run, "key": "loss", "value": 0.5, **now}
-    yield "POST", "runs/log-parameter", {**run, "key": "depth", "value": "3"}
-    yield "POST", "runs/set-tag", {**run, "key": "colour", "value": "red"}
-    yield "POST", "runs/update", {**run, "status": "FINISHED", "end_time": 1}
+    # With a query the hot route hands a call to stock: both ways are warmed.
+    for way in ("", "?stock"):
+        batch = {"metrics": metrics, "params": params, "tags": []}
+        yield "POST", f"runs/create{way}", {"experiment_id": experiment_id}
+        yield "POST", f"runs/log-batch{way}", {**run, **batch}
+        yield "POST", f"runs/log-metric{way}", {**run, "key": "loss", "value": 0.5, **now}
+        yield "POST", f"runs/log-parameter{way}", {**run, "key": "depth", "value": "3"}
+        yield "POST", f"runs/set-tag{way}", {**run, "key": "colour", "value": "red"}
+        yield "POST", f"runs/update{way}", {**run, "status": "FINISHED", "end_time": 1}
     yield "POST", "runs/search", searched
     condition = {"filter": "metrics.loss < 1 and params.depth = '3' and tags.colour = 'red'"}
     yield "POST", "runs/search", {**searched, **condition, "order_by": ["metrics.loss DESC"]}
