@@ -18,7 +18,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from mlfleet.cell import access
+from mlfleet.catalogue.models import Quota, Tenant
+from mlfleet.catalogue.names import TenantName
+from mlfleet.catalogue.tokens import Access, Token, digest
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.service import Service
@@ -33,62 +35,56 @@ NOWHERE = DatabaseAccess("127.0.0.1", 1, "none", "none", "none")
 ECHO_ZYGOTE = Path(__file__).parent / "cell" / "echo_zygote.py"
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryToken:
-    name: str
-    sha256_hex: str
-    access: str = "read-write"
-    expires_at: datetime | None = None
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
-@dataclasses.dataclass(frozen=True)
-class MemoryQuota:
-    concurrency: int = 64
-    memory_bytes: int = 0
-    artifact_bytes: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class MemoryTenant:
-    id: int
-    name: str
-    tokens: tuple[MemoryToken, ...] = ()
-    quota: MemoryQuota = MemoryQuota()
-    state: str = "ready"
-    password_generation: int = 0
-    artifact_uri: str | None = None
+def stored_token(
+    text: str, access: Access = "read-write", expires_at: datetime | None = None
+) -> Token:
+    """Return what a catalogue keeps of a token."""
+    return Token("main", digest(text), access, expires_at, LONG_AGO)
 
 
 class MemoryCatalogue:
     """A catalogue in memory that can be away."""
 
     def __init__(self) -> None:
-        self.tenants: dict[str, MemoryTenant] = {}
-        self.changes: list[tuple[datetime, str]] = []
+        self.tenants: dict[str, Tenant] = {}
+        self.changes: list[str] = []
         self.is_away = False
 
     def put(self, name: str, **fields: Any) -> str:
         """Add or change a tenant with one token, and return the token."""
         token = f"mlf_{name}_token"
-        stored = MemoryToken("main", access.digest(token))
-        old = self.tenants.get(name)
-        base = old or MemoryTenant(len(self.tenants) + 1, name, (stored,))
+        base = self.tenants.get(name) or Tenant(
+            id=len(self.changes) + 1,
+            name=TenantName(name),
+            tier="shared",
+            cell="cell-0",
+            state="ready",
+            mlflow_version="3.17.2",
+            password_generation=0,
+            quota=Quota(memory_bytes=0),
+            artifact_uri=None,
+            tokens=(stored_token(token),),
+            created_at=LONG_AGO,
+            changed_at=LONG_AGO,
+        )
         self.tenants[name] = dataclasses.replace(base, **fields)
-        self.changes.append((datetime.now(UTC), name))
+        self.changes.append(name)
         return token
 
     def remove(self, name: str) -> None:
         del self.tenants[name]
-        self.changes.append((datetime.now(UTC), name))
+        self.changes.append(name)
 
-    def tenant(self, name: str) -> MemoryTenant | None:
+    def tenant(self, name: str) -> Tenant | None:
         self._reach()
         return self.tenants.get(name)
 
-    def changed_since(self, moment: datetime | None) -> tuple[list[str], datetime]:
+    def changed_since(self, cursor: int | None) -> tuple[list[str], int]:
         self._reach()
-        now = datetime.now(UTC)
-        return [name for when, name in self.changes if moment and when >= moment], now
+        return self.changes[len(self.changes) if cursor is None else cursor :], len(self.changes)
 
     def count_by_state(self) -> dict[str, int]:
         self._reach()
@@ -150,6 +146,7 @@ class EchoCell:
             lambda descriptor: [sys.executable, str(ECHO_ZYGOTE), str(descriptor)],
             dict(os.environ),
             no_database,
+            False,
             self.metrics,
         )
         key = FleetKey(b"k" * 32)
@@ -159,16 +156,15 @@ class EchoCell:
         self._started.set()
         await self.service.run()
 
-    async def _provide(self, name: str) -> Birth:
+    async def _provide(self, tenant: Tenant) -> Birth:
         if self.provide_error:
             raise self.provide_error
-        tenant = self.catalogue.tenants[name]
         root = self.folder / "artifacts" / str(tenant.id)
         root.mkdir(parents=True, exist_ok=True)
         config = InstanceConfig(
-            name, NOWHERE, str(root), "kek", tenant.quota.memory_bytes, 0, 5.0, 5.0
+            tenant.name, NOWHERE, str(root), "kek", tenant.quota.memory_bytes, 0, 5.0, 5.0
         )
-        return Birth(config, self.folder / f"{name}.log", None)
+        return Birth(config, self.folder / f"{tenant.name}.log", None, (tenant.id, 0))
 
     def get(self, path: str, token: str | None = None, **more: Any) -> Reply:
         return self.request("GET", path, token, **more)
@@ -191,7 +187,10 @@ class EchoCell:
                 fields["Authorization"] = f"Bearer {token}"
             connection.request(method, path, body, fields)
             response = connection.getresponse()
-            got = {name.lower(): value for name, value in response.getheaders()}
+            got: dict[str, str] = {}
+            for name, value in response.getheaders():
+                name = name.lower()
+                got[name] = f"{got[name]}, {value}" if name in got else value
             return Reply(response.status, got, response.read())
 
     def raw(self, data: bytes, timeout_s: float = 10) -> bytes:

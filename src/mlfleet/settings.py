@@ -43,6 +43,9 @@ class Settings:
     """Longest wait for a waking instance or database; below the 120 s a client waits for a try."""
     drain_s: float = 25.0
     """Longest time to finish requests in flight on SIGTERM."""
+    uid_base: int = 700_000_000
+    """An instance runs as user `uid_base` + tenant id where the cell may set users (root, and a
+    data folder that others may pass through); far above what systems and containers give out."""
 
     # Requests
     public_scheme: str = "http"

@@ -8,13 +8,12 @@ with that token's revocation or expiry.
 
 import base64
 import binascii
-import hashlib
 import hmac
 from collections.abc import Callable
 from datetime import datetime
 from http.cookies import CookieError, SimpleCookie
-from typing import Protocol
 
+from mlfleet.catalogue.tokens import Token
 from mlfleet.errors import ForbiddenError, UnauthorizedError
 
 COOKIE = "mlfleet_session"
@@ -49,28 +48,12 @@ Everything else that is not GET or HEAD writes.
 """
 
 
-class Token(Protocol):
-    """What is stored of a token."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def sha256_hex(self) -> str: ...
-    @property
-    def access(self) -> str: ...
-    @property
-    def expires_at(self) -> datetime | None: ...
-
-
-def digest(token: str) -> str:
-    """Return what is stored of a token: its SHA-256 in hexadecimal digits."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def presented_token(authorization: str) -> str | None:
     """Return the token in an Authorization header: Bearer, or Basic with any user name."""
     scheme, _, rest = authorization.partition(" ")
     rest = rest.strip()
+    if not rest.isascii():
+        return None
     if scheme.lower() == "bearer":
         return rest or None
     if scheme.lower() != "basic":
@@ -79,7 +62,8 @@ def presented_token(authorization: str) -> str | None:
         decoded = base64.b64decode(rest, validate=True).decode()
     except (binascii.Error, UnicodeDecodeError):
         return None
-    return decoded.partition(":")[2] or None
+    token = decoded.partition(":")[2]
+    return token if token and token.isascii() else None
 
 
 def valid_token(tokens: dict[str, Token], sha256_hex: str, now: datetime) -> Token:

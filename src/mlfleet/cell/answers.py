@@ -6,8 +6,11 @@ work later is a 429 with Retry-After, which every MLflow client resends.
 """
 
 import dataclasses
+import email.utils
+import functools
 import html
 import json
+import time
 from http import HTTPStatus
 
 from mlfleet.errors import (
@@ -63,6 +66,7 @@ class Answer:
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}",
             f"content-type: {self.content_type}",
             f"content-length: {len(self.body)}",
+            f"date: {http_date()}",
             "cache-control: no-store",
             "x-content-type-options: nosniff",
             *(f"{name}: {value}" for name, value in self.headers),
@@ -71,6 +75,16 @@ class Answer:
             lines.append("connection: close")
         head = "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n"
         return head + self.body if with_body else head
+
+
+def http_date() -> str:
+    """Return the time for a Date header; formatted once per second."""
+    return _formatted_date(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _formatted_date(seconds: int) -> str:
+    return email.utils.formatdate(seconds, usegmt=True)
 
 
 def error(status: int, message: str, *headers: tuple[str, str], close: bool = False) -> Answer:

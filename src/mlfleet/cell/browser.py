@@ -7,8 +7,9 @@ import importlib.resources
 import urllib.parse
 from datetime import datetime
 
+from mlfleet.catalogue.tokens import Token, digest
 from mlfleet.cell import access, answers
-from mlfleet.cell.access import Sessions, Token
+from mlfleet.cell.access import Sessions
 from mlfleet.cell.answers import Answer
 from mlfleet.errors import UnauthorizedError
 
@@ -86,10 +87,10 @@ def log_in(
     token = fields.get("token", [""])[0].strip()
     target = fields.get("next", ["/"])[0]
     try:
-        access.valid_token(tokens, digest := access.digest(token), now)
+        access.valid_token(tokens, hashed := digest(token), now)
     except UnauthorizedError as exc:
         return login_page(tenant, target, str(exc))
-    cookie = _cookie(sessions.issue(tenant_id, digest, now), sessions.session_s, is_secure)
+    cookie = _cookie(sessions.issue(tenant_id, hashed, now), sessions.session_s, is_secure)
     return answers.redirect(local_target(target), cookie)
 
 

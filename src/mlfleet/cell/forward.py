@@ -8,6 +8,7 @@ everything else travels as the bytes that came.
 import asyncio
 from http import HTTPStatus
 
+from mlfleet.cell.answers import http_date
 from mlfleet.cell.routing import Route, rewrite_location
 from mlfleet.cell.server import Incoming
 from mlfleet.cell.upstream import Head, LostError, Upstream
@@ -38,11 +39,11 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"origin",
     b"x-real-ip",
 }
-_NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie"}
-"""Stock MLflow sets no cookie; one from an instance could only aim at its neighbours."""
+_NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"x-content-type-options"}
+"""Set anew or dropped. Stock MLflow sets no cookie; one from an instance could only aim at its neighbours."""
 
 ROUTE_HEADER = b"x-mlfleet-route"
-SANDBOX = b"content-security-policy: sandbox\r\nx-content-type-options: nosniff\r\n"
+SANDBOX = b"content-security-policy: sandbox\r\n"
 """What tenants uploaded may be looked at, and never runs as the site. Only the UI's own files are
 served without it; they come with MLflow's package and not from a tenant."""
 
@@ -191,7 +192,10 @@ class Relay:
     def _head(self, head: Head, has_body: bool) -> tuple[bytes, bool]:
         """Return the head for the client, and whether the body is to be chunked."""
         reason = head.reason or HTTPStatus(head.status).phrase.encode()
-        lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, reason)]
+        # An instance sends no date of its own.
+        date = http_date().encode()
+        status_line = b"HTTP/1.1 %d %s\r\n" % (head.status, reason)
+        lines = [status_line, b"date: %s\r\nx-content-type-options: nosniff\r\n" % date]
         has_length = False
         for name, value in head.headers:
             lower = name.lower()

@@ -13,8 +13,9 @@ import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from mlfleet.catalogue.tokens import Token, digest
 from mlfleet.cell import access, answers, browser, forward, routing
-from mlfleet.cell.access import Sessions, Token
+from mlfleet.cell.access import Sessions
 from mlfleet.cell.answers import Answer, BadRequestError, InterruptedRequestError
 from mlfleet.cell.breaker import Breaker
 from mlfleet.cell.forward import Body, BodyTooLargeError, Relay
@@ -105,7 +106,7 @@ class Gateway:
         finally:
             self._metrics.in_flight.dec()
             self._metrics.by_class[min(record.status // 100, 5) or 5].inc()
-            if self._request_log is not None:
+            if self._request_log is not None and not record.is_probe:
                 self._request_log.write(record, time.perf_counter() - started)
 
     async def _serve(self, incoming: Incoming, record: Record) -> None:
@@ -159,6 +160,8 @@ class Gateway:
     ) -> Answer | None:
         """Return the gateway's own answer, or none when the instance has answered."""
         if not route.tenant:
+            # A line for each probe would bury the rest.
+            record.is_probe = True
             return self._own_page(incoming, route)
         known = self._tenants.get(route.tenant) or await self._tenants.find(route.tenant)
         self._check_state(known)
@@ -212,11 +215,11 @@ class Gateway:
             token = access.presented_token(authorization)
             if token is None:
                 raise UnauthorizedError("The Authorization header holds neither Bearer nor Basic")
-            return Caller(access.valid_token(known.tokens, access.digest(token), now), False)
+            return Caller(access.valid_token(known.tokens, digest(token), now), False)
         cookie = headers.get("Cookie") if route.own_host else None
         if cookie and (value := access.session_value(cookie)):
-            digest = self._sessions.token_digest(value, known.tenant.id, now)
-            return Caller(access.valid_token(known.tokens, digest or "", now), True)
+            hashed = self._sessions.token_digest(value, known.tenant.id, now)
+            return Caller(access.valid_token(known.tokens, hashed or "", now), True)
         raise UnauthorizedError(
             "This tenant needs a token: set MLFLOW_TRACKING_TOKEN, or log in at the UI"
         )

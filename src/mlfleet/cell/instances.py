@@ -29,6 +29,7 @@ class Instance:
     def __init__(self, tenant: str, control: socket.socket, on_gone: "Callable[[Instance], None]"):
         self.tenant = tenant
         self.pid = 0
+        self.identity = (0, 0)
         self.in_flight = 0
         self.last_used = time.monotonic()
         self.born = self.last_used

@@ -1,5 +1,7 @@
 """What a cell tells Prometheus. Label sets are bounded: no tenant is ever a label."""
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 WAKE_BUCKETS_S = (0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30, 100)
@@ -55,7 +57,7 @@ class Metrics:
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(f"mlfleet_{name}", text, registry=self.registry)
 
-    def show_tenants(self, by_state: dict[str, int]) -> None:
+    def show_tenants(self, by_state: Mapping[str, int]) -> None:
         """Show the catalogue's numbers."""
         for state in STATES:
             self.tenants.labels(state).set(by_state.get(state, 0))

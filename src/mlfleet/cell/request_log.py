@@ -17,6 +17,7 @@ class Record:
     """What is said about one request."""
 
     __slots__ = (
+        "is_probe",
         "method",
         "path",
         "received_bytes",
@@ -36,12 +37,13 @@ class Record:
         self.sent_bytes = 0
         self.store_route = ""
         self.woke = False
+        self.is_probe = False
 
 
 class RequestLog:
     """Writes records as lines."""
 
-    def __init__(self, out: TextIO = sys.stdout) -> None:
+    def __init__(self, out: TextIO | None = None) -> None:
         self._out = out
         self._lines: list[str] = []
         self._second = (0, "")
@@ -67,5 +69,6 @@ class RequestLog:
     def flush(self) -> None:
         """Write what has gathered."""
         lines, self._lines = self._lines, []
-        self._out.write("".join(lines))
-        self._out.flush()
+        out = self._out or sys.stdout
+        out.write("".join(lines))
+        out.flush()

@@ -9,6 +9,7 @@ MLflow's (DNS rebinding), moved in front: an instance only ever hears `localhost
 import dataclasses
 import re
 
+from mlfleet.catalogue.names import RESERVED
 from mlfleet.cell.answers import BadRequestError
 from mlfleet.errors import ForbiddenError, UnknownTenantError
 
@@ -17,14 +18,6 @@ PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 OWN_PREFIX = "/.mlfleet/"
 """Login and logout, on a tenant's own host; no path of MLflow's begins so."""
-
-RESERVED_NAMES = frozenset(
-    {"healthz", "readyz", "metrics", "static-files", "favicon", "api", "ajax-api", "graphql"}
-)
-"""Names no tenant may have: their paths are the gateway's, or look like MLflow's own.
-
-`api` and its kin are kept free so that a client that forgot its tenant gets a 404 that says so.
-"""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])\Z")
 _PORT = re.compile(r":[0-9]{1,5}\Z")
@@ -90,7 +83,7 @@ def route(target: str, host: str, hosts: Hosts) -> Route:
     if path == "/":
         return Route("", target, "", False)
     name = path[1:].split("/", 1)[0]
-    if not _NAME.match(name) or name in RESERVED_NAMES:
+    if not _NAME.match(name) or name in RESERVED:
         raise UnknownTenantError(
             f"No tenant {name[:80]!r} here: addresses of this fleet begin with /<tenant>/ "
             "(MLFLOW_TRACKING_URI is http://HOST/<tenant>)"

@@ -9,9 +9,10 @@ import contextlib
 import logging
 import resource
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
+from mlfleet.catalogue.models import Tenant
 from mlfleet.cell import admin
 from mlfleet.cell.access import Sessions
 from mlfleet.cell.gateway import Gateway, Limits
@@ -20,7 +21,7 @@ from mlfleet.cell.request_log import RequestLog
 from mlfleet.cell.routing import Hosts
 from mlfleet.cell.server import Server
 from mlfleet.cell.tenants import Catalogue, Known, Tenants
-from mlfleet.cell.waking import Instances, Provide, WakeSettings
+from mlfleet.cell.waking import Birth, Instances, WakeSettings
 from mlfleet.cell.zygote_link import ZygoteLink
 from mlfleet.database.keys import FleetKey
 from mlfleet.settings import Settings
@@ -42,15 +43,16 @@ class Service:
         settings: Settings,
         key: FleetKey,
         catalogue: Catalogue,
-        provide: Provide,
+        provide: Callable[[Tenant], Awaitable[Birth]],
         zygote: ZygoteLink,
         metrics: Metrics,
     ) -> None:
         self.settings = settings
         self.metrics = metrics
         self.zygote = zygote
-        self.instances = Instances(zygote, provide, _wake_settings(settings), metrics)
         self.tenants = Tenants(catalogue, settings.hold_s, settings.catalogue_poll_s, self._changed)
+        self.instances = Instances(zygote, self._birth, _wake_settings(settings), metrics)
+        self._provide = provide
         self.request_log = RequestLog() if settings.log_requests else None
         self.gateway = Gateway(
             self.tenants,
@@ -138,10 +140,21 @@ class Service:
         await self.instances.close(max(LAST_GRACE_S, deadline - time.monotonic()))
         log.info("drained", extra={"cut_off": left})
 
+    async def _birth(self, name: str) -> Birth:
+        known = await self.tenants.find(name)
+        birth = await self._provide(known.tenant)
+        if known.tenant.state != "ready":
+            await self.tenants.refresh(name)
+        return birth
+
     def _changed(self, name: str, known: Known | None) -> None:
         """A tenant that is gone or going must not keep a process."""
         if known is None or known.tenant.state == "deleting":
             self.instances.begin_sleep(name)
+        else:
+            tenant = known.tenant
+            identity = (tenant.id, tenant.password_generation)
+            self.instances.refresh(name, identity, tenant.quota.memory_bytes)
 
 
 @contextlib.asynccontextmanager

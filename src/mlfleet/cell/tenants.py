@@ -8,13 +8,13 @@ to try again. Nothing here wakes anybody.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
 from typing import Any, Protocol
 
-from mlfleet.cell.access import Token
-from mlfleet.errors import DatabaseAwayError, UnknownTenantError
+from mlfleet.catalogue.models import Tenant
+from mlfleet.catalogue.tokens import Token
+from mlfleet.errors import DatabaseAwayError, FleetError, UnknownTenantError
 
 log = logging.getLogger(__name__)
 
@@ -24,42 +24,12 @@ UNKNOWN_S = 1.0
 UNKNOWN_NAMES = 10_000
 
 
-class Quota(Protocol):
-    """A tenant's limits."""
-
-    @property
-    def concurrency(self) -> int: ...
-    @property
-    def memory_bytes(self) -> int: ...
-    @property
-    def artifact_bytes(self) -> int: ...
-
-
-class Tenant(Protocol):
-    """What the catalogue says of a tenant."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def password_generation(self) -> int: ...
-    @property
-    def quota(self) -> Quota: ...
-    @property
-    def artifact_uri(self) -> str | None: ...
-    @property
-    def tokens(self) -> Iterable[Token]: ...
-
-
 class Catalogue(Protocol):
     """What the gateway asks of the catalogue; every call blocks and may raise DatabaseAwayError."""
 
     def tenant(self, name: str) -> Tenant | None: ...
-    def changed_since(self, moment: datetime | None) -> tuple[Iterable[str], datetime]: ...
-    def count_by_state(self) -> dict[str, int]: ...
+    def changed_since(self, cursor: int | None) -> tuple[Iterable[str], int]: ...
+    def count_by_state(self) -> Mapping[str, int]: ...
 
 
 class Known:
@@ -90,7 +60,7 @@ class Tenants:
         self._unknown: dict[str, float] = {}
         self._asking: dict[str, asyncio.Task[Known | None]] = {}
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="catalogue")
-        self.states: dict[str, int] = {}
+        self.states: Mapping[str, int] = {}
         self.was_reached = asyncio.Event()
 
     def get(self, name: str) -> Known | None:
@@ -136,16 +106,17 @@ class Tenants:
 
     async def run(self) -> None:
         """Follow the catalogue until cancelled."""
-        moment: datetime | None = None
+        cursor: int | None = None
         is_away = False
         while True:
             try:
-                names, moment = await self.call(self.catalogue.changed_since, moment)
+                names, cursor = await self.call(self.catalogue.changed_since, cursor)
                 for name in names:
                     if name in self._known or name in self._unknown:
                         await self.refresh(name)
                 self.states = await self.call(self.catalogue.count_by_state)
-            except DatabaseAwayError as exc:
+            except FleetError as exc:
+                # Also a catalogue that is not there yet: it is made beside a cell that starts.
                 if not is_away:
                     log.warning("catalogue_away", extra={"reason": str(exc)})
                 is_away = True
@@ -165,9 +136,9 @@ class Tenants:
         while True:
             try:
                 tenant = await self.call(self.catalogue.tenant, name)
-            except DatabaseAwayError:
+            except FleetError as exc:
                 if time.monotonic() + RETRY_S > deadline:
-                    raise
+                    raise DatabaseAwayError(f"The catalogue cannot be asked: {exc}") from exc
                 await asyncio.sleep(RETRY_S)
                 continue
             if tenant is not None:

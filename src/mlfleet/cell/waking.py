@@ -50,6 +50,9 @@ class Birth:
     config: InstanceConfig
     log_file: Path
     uid: int | None
+    """User the instance runs as, if this cell may choose."""
+    identity: tuple[int, int]
+    """The tenant's id and the generation of its password: with others, the instance is outdated."""
 
 
 Provide = Callable[[str], Awaitable[Birth]]
@@ -122,6 +125,13 @@ class Instances:
             self._held[tenant] -= 1
             if not self._held[tenant]:
                 del self._held[tenant]
+
+    def refresh(self, tenant: str, identity: tuple[int, int], memory_bytes: int) -> None:
+        """Take over what has changed of a tenant; an outdated instance is put to sleep."""
+        if (instance := self._awake.get(tenant)) is not None:
+            self._memory_bytes[tenant] = memory_bytes
+            if instance.identity != identity:
+                self._leave(instance, "outdated")
 
     def begin_sleep(self, tenant: str) -> list[Instance]:
         """Let the tenant's instance drain and end; return those still on their way."""
@@ -234,9 +244,10 @@ class Instances:
         instance = Instance(tenant, ours, self._has_gone)
         log_file = os.open(birth.log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
+            # Sent ahead: it waits in the socket until the fork reads it.
+            await instance.configure(birth.config.encode())
             with theirs:
                 instance.pid = await self.zygote.fork(tenant, birth.uid, theirs, log_file)
-            await instance.configure(birth.config.encode())
         except BaseException as exc:
             # Its control socket closes with the last copy of the other end, which ends the process.
             instance.is_leaving = True
@@ -248,6 +259,7 @@ class Instances:
         finally:
             os.close(log_file)
         instance.born = started
+        instance.identity = birth.identity
         self._memory_bytes[tenant] = birth.config.memory_bytes
         self._awake[tenant] = instance
         self._metrics.awake.set(len(self._awake) + len(self._leaving))
@@ -310,8 +322,10 @@ class Instances:
     def _has_crashed(self, instance: Instance) -> None:
         self._metrics.crashes.inc()
         was_ready = instance.ready.is_set()
-        log.error(
-            "instance_died",
+        # Killed, crashed, or out of memory: then it says so in its own log, and finishes by itself.
+        log.log(
+            logging.WARNING if was_ready else logging.ERROR,
+            "instance_ended_unasked",
             extra={"tenant": instance.tenant, "pid": instance.pid, "was_ready": was_ready},
         )
         if not was_ready:

@@ -36,11 +36,13 @@ class ZygoteLink:
         command: Callable[[int], list[str]],
         environment: dict[str, str],
         warm_database: WarmDatabase,
+        has_own_users: bool,
         metrics: Metrics,
     ) -> None:
         self._command = command
         self._environment = environment
         self._warm_database = warm_database
+        self._has_own_users = has_own_users
         self._metrics = metrics
         self._orders: socket.socket | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -136,7 +138,7 @@ class ZygoteLink:
     async def _warm(self, orders: socket.socket) -> None:
         """Lend the zygote a database until it is warm."""
         async with self._warm_database() as database:
-            orders.send(WarmOrder(database).encode())
+            orders.send(WarmOrder(database, self._has_own_users).encode())
             await self._is_warm.wait()
 
     def _is_warmed(self, warming: "asyncio.Task[None]") -> None:

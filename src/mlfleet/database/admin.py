@@ -284,6 +284,9 @@ def _readable(task: str) -> Iterator[None]:
             f"the administrator may not {task}: {str(exc).splitlines()[0]}; "
             "it must be a superuser or have CREATEDB and CREATEROLE"
         ) from exc
+    except pg.UndefinedObject as exc:
+        # The group role is made together with the template.
+        raise FleetError(f"cannot {task}: {exc}; run `mlfleet database prepare`") from exc
     except psycopg2.OperationalError as exc:
         reason = (str(exc).strip() or "connection lost").splitlines()[0]
         raise DatabaseAwayError(f"Postgres cannot {task} now: {reason}") from exc
