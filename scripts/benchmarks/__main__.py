@@ -21,6 +21,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = "bench_schema"
 PARTS = ("ceiling", "waking", "throughput", "gateway", "client", "writers", "artifacts")
 """The parts that share one fleet, in this order."""
+CONNECTIONS = 500
+"""Of the shared Postgres: the fleet's own 216, and what stock's pools and pgbench need."""
 OWN_FLEET = {"density": density.measure, "crowds": endurance.measure_crowds}
 
 
@@ -63,15 +65,24 @@ def _measure(bench: Bench, parts: list[str], about: dict[str, object]) -> list[R
         bench.say(f"load generator: {about['load_generator_ceiling']}")
     shared = [part for part in parts if part in PARTS and part != "ceiling"]
     if shared:
-        with running(bench.folder / "fleet", bench.fleet_port, idle_s=600) as fleet:
-            about["postgres"] = fleet.postgres.value("SHOW server_version")
-            fleet.postgres.create(SCHEMA)
-            stock.migrate(fleet.postgres.uri(SCHEMA))
-            for part in shared:
-                rows += _guarded(bench, part, functools.partial(_shared, bench, part, fleet))
+        rows += _guarded(bench, "fleet", functools.partial(_with_fleet, bench, shared, about))
     for part, measure in OWN_FLEET.items():
         if part in parts:
             rows += _guarded(bench, part, functools.partial(measure, bench))
+    return rows
+
+
+def _with_fleet(bench: Bench, parts: list[str], about: dict[str, object]) -> list[Row]:
+    """Measure the parts that share one fleet."""
+    rows: list[Row] = []
+    with running(
+        bench.folder / "fleet", bench.fleet_port, idle_s=600, max_connections=CONNECTIONS
+    ) as fleet:
+        about["postgres"] = fleet.postgres.value("SHOW server_version")
+        fleet.postgres.create(SCHEMA)
+        stock.migrate(fleet.postgres.uri(SCHEMA))
+        for part in parts:
+            rows += _guarded(bench, part, functools.partial(_shared, bench, part, fleet))
     return rows
 
 

@@ -27,6 +27,7 @@ class Fleet:
     def __init__(self, data: Path, port: int, settings: dict[str, str]) -> None:
         data.mkdir(parents=True, exist_ok=True)
         self.data, self.port = data.resolve(), port
+        (data / "fleet.json").unlink(missing_ok=True)
         self.settings = settings
         self._environ = environment() | settings | {"MLFLEET_DATA": str(self.data)}
         command = [COMMAND, "up", "--port", str(port), "--data", str(self.data)]
@@ -37,7 +38,7 @@ class Fleet:
             )
         self._wait_until_ready()
         self.start_s = time.perf_counter() - started
-        """From `exec` of `mlfleet up` to the first /readyz that answered 200."""
+        """From `exec` of `mlfleet up` to the first /readyz that answered 200 and `fleet.json`."""
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START_S
@@ -46,7 +47,8 @@ class Fleet:
             if self._process.poll() is not None:
                 break
             with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
-                return
+                if (self.data / "fleet.json").exists():
+                    return
             time.sleep(0.02)
         text = (self.data / "up.log").read_text(errors="replace")
         self.stop()
@@ -79,8 +81,8 @@ class Fleet:
     def cell(self, method: str, path: str) -> Any:
         """Ask the cell's admin API."""
         cells = json.loads((self.data / "fleet.json").read_text())["cells"]
-        (cell,) = cells.values()
-        return client.call_unix(Path(cell["admin_socket"]), method, path)
+        (admin_socket,) = cells.values()
+        return client.call_unix(Path(admin_socket), method, path)
 
     def sleep(self, target: Target) -> None:
         """Put a tenant to sleep; return when its process is gone."""
@@ -97,15 +99,31 @@ class Fleet:
         """Return all processes under `mlfleet up`, Postgres included."""
         return processes.tree(self._process.pid)
 
-    def gateway(self) -> processes.Process:
-        """Return the cell's gateway process."""
-        return next(p for p in self.tree() if p.command.endswith("-m mlfleet.cell"))
-
-    def instances(self) -> list[processes.Process]:
-        """Return the processes of awake tenants: what the zygote has forked."""
+    def roles(self) -> dict[processes.Process, str]:
+        """Return all processes by what they are."""
         found = self.tree()
         zygotes = {p.pid for p in found if "mlfleet.cell.zygote" in p.command}
-        return [p for p in found if p.parent in zygotes]
+        instances = {p.pid for p in found if p.parent in zygotes}
+
+        def role(process: processes.Process) -> str:
+            if process.name == "postgres":
+                return "Postgres"
+            if process.pid in instances:
+                return "instance"
+            if process.pid in zygotes:
+                return "zygote"
+            return "gateway" if process.command.endswith("-m mlfleet.cell") else "supervisor"
+
+        return {process: role(process) for process in found}
+
+    def having(self, role: str) -> list[processes.Process]:
+        """Return the processes of one role."""
+        return [process for process, its in self.roles().items() if its == role]
+
+    def gateway(self) -> processes.Process:
+        """Return the cell's gateway process."""
+        (process,) = self.having("gateway")
+        return process
 
     def stop(self) -> None:
         """Stop as Ctrl-C does."""

@@ -63,6 +63,11 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values) if values else float("nan")
 
 
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, NaN if there is none."""
+    return statistics.fmean(values) if values else float("nan")
+
+
 class Window:
     """When to count, when to stop sending; shared by all connections of a run."""
 

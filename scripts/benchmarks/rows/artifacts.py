@@ -54,19 +54,20 @@ def measure(bench: Bench, fleet: Fleet) -> list[Row]:
 
 
 def _growth(fleet: Fleet, act: Callable[[], None]) -> tuple[float, dict[str, float]]:
+    """Return the seconds of a transfer, and the growth in MiB of each process, by role."""
+    roles = fleet.roles()
     before = {}
-    for process in fleet.tree():
+    for process in roles:
         processes.reset_peak(process.pid)
         before[process] = processes.resident_bytes(process.pid)
     started = time.perf_counter()
     act()
     seconds = time.perf_counter() - started
-    return seconds, {
-        f"{process.pid} {process.command[-40:]}": round(
-            (processes.peak_bytes(process.pid) - resident) / MIB, 1
-        )
-        for process, resident in before.items()
-    }
+    grown: dict[str, float] = {}
+    for process, role in roles.items():
+        growth = (processes.peak_bytes(process.pid) - before[process]) / MIB
+        grown[role] = round(max(growth, grown.get(role, 0.0)), 1)
+    return seconds, grown
 
 
 def _blocks(mib: int) -> Iterator[bytes]:

@@ -68,25 +68,18 @@ def _each(tenants: Sequence[Target], act: Callable[[Target], str]) -> list[str]:
 
 
 def _memory(fleet: Fleet) -> dict[str, Any]:
-    postgres = {process.pid for process in fleet.postgres.tree()}
-    instances = [process.pid for process in fleet.instances()]
-    found = fleet.tree()
-    rest = [p for p in found if p.pid not in postgres and p.pid not in set(instances)]
-    database = [p for p in found if p.pid in postgres]
-    pss = [processes.pss_bytes(pid) / MIB for pid in instances]
+    pss: dict[str, list[float]] = {}
+    for process, role in fleet.roles().items():
+        pss.setdefault(role, []).append(processes.pss_bytes(process.pid) / MIB)
+    private = [processes.private_bytes(p.pid) / MIB for p in fleet.having("instance")]
     return {
-        "instances": len(instances),
-        "instance_pss_mib": round(sum(pss) / max(1, len(pss)), 2),
-        "instance_pss_most_mib": round(max(pss, default=0), 2),
-        "instance_private_mib": round(
-            load.median([processes.private_bytes(pid) / MIB for pid in instances]), 2
-        ),
-        "others_pss_mib": {
-            f"{p.name} {p.command[-40:]}": round(processes.pss_bytes(p.pid) / MIB, 1) for p in rest
-        },
-        "postgres_pss_mib": round(processes.total_pss_bytes(database) / MIB),
+        "instances": len(private),
+        "instance_pss_mib": round(load.mean(pss["instance"]), 2),
+        "instance_pss_most_mib": round(max(pss["instance"]), 2),
+        "instance_private_mib": round(load.mean(private), 2),
+        "pss_mib": {role: round(sum(values), 1) for role, values in pss.items()},
         "postgres_connections": fleet.postgres.connections(),
-        "all_pss_mib": round(processes.total_pss_bytes(found) / MIB),
+        "all_pss_mib": round(sum(sum(values) for values in pss.values())),
     }
 
 
@@ -94,13 +87,13 @@ def _memory_row(fleet: Fleet, level: int) -> Row:
     memory = _memory(fleet)
     mean = memory["instance_pss_mib"]
     is_complete = memory["instances"] == level
-    others = sum(memory["others_pss_mib"].values())
+    pss = memory["pss_mib"]
     return Row(
         what=f"proportional memory of an instance, {memory['instances']} awake, "
         "after one `log-batch` and one `runs/search` each",
         measured=f"{mean:.1f} MiB (private {memory['instance_private_mib']:.1f} MiB); "
-        f"gateway, zygote and supervisor {others:.0f} MiB, "
-        f"Postgres {memory['postgres_pss_mib']} MiB beside",
+        f"beside them gateway {pss['gateway']:.0f}, zygote {pss['zygote']:.0f}, "
+        f"supervisor {pss['supervisor']:.0f}, Postgres {pss['Postgres']:.0f} MiB",
         reach=Goal("≤ 24 MiB", is_complete and mean <= 24),
         stretch=Goal("≤ 16 MiB", is_complete and mean <= 16),
         figures=memory,
@@ -108,9 +101,9 @@ def _memory_row(fleet: Fleet, level: int) -> Row:
 
 
 def _awake_row(fleet: Fleet, tenants: Sequence[Target], used: int) -> Row:
-    before = {process.pid for process in fleet.instances()}
+    before = {process.pid for process in fleet.having("instance")}
     wrong = [text for text in _each(tenants, _ask) if text]
-    after = {process.pid for process in fleet.instances()}
+    after = {process.pid for process in fleet.having("instance")}
     memory = _memory(fleet)
     stayed = len(before & after)
     is_held = stayed == len(tenants) and not wrong and memory["all_pss_mib"] * MIB <= 24 * GIB
@@ -119,7 +112,7 @@ def _awake_row(fleet: Fleet, tenants: Sequence[Target], used: int) -> Row:
         what=f"{len(tenants)} awake at once, each answering `runs/create` and `runs/search`",
         measured=f"{stayed} stayed awake, {len(tenants) - len(wrong)} answered{trouble}; "
         f"{memory['all_pss_mib'] / 1024:.1f} GiB in all, of it Postgres "
-        f"{memory['postgres_pss_mib'] / 1024:.1f} GiB "
+        f"{memory['pss_mib']['Postgres'] / 1024:.1f} GiB "
         f"({memory['postgres_connections']} connections)",
         figures=memory
         | {"is_held": is_held, "tenants": len(tenants), "available_taken_mib": round(used / MIB)},

@@ -24,7 +24,7 @@ BLOCK = 200
 
 def measure(bench: Bench, fleet: Fleet) -> list[Row]:
     """Measure CPU on two kinds of calls, then latency in turns."""
-    (tenant,) = fleet.create(["gateway"])
+    (tenant,) = fleet.create(["forwarded"])
     run_id = client.create_run(tenant)
     rows = []
     calls: dict[str, tuple[wire.Requests, str]] = {
