@@ -2,9 +2,9 @@
 
     python scripts/bench_hot.py postgresql://postgres:PASSWORD@127.0.0.1:5432/DATABASE
 
-The database must hold MLflow's schema and the default experiment (a tenant's clone of the template);
-runs are added to it. The instance is one process (uvicorn on loopback, MLflow behind the hot writes)
-and the load generator another, so both share this machine's cores with Postgres.
+The database must hold MLflow's schema and the default experiment (a tenant's clone of the
+template); runs are added to it. The instance is one process (uvicorn on loopback, MLflow behind the
+hot writes) and the load generator another; both share this machine's cores with Postgres.
 
 `--inline` measures the rejected design: the statement runs on the event loop, no writer thread.
 `--stock` hands every call to stock MLflow in the same process (the store's one connection).

@@ -266,7 +266,7 @@ def _add_metrics(call: RunWrite, metrics: list[Any]) -> bool:
             if not 0 <= time <= _INT64_MAX or not _INT64_MIN <= step <= _INT64_MAX:
                 return False
             keys.append(key)
-            values.append(value)
+            values.append(value + 0.0)  # psycopg2 writes stock's -0.0 so that it is read as 0
             times.append(time)
             steps.append(step)
             nans.append(nan)

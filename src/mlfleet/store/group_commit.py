@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 MOST_CALLS = 128
 """Calls in one group: more save nothing, and a failed statement is repeated call by call."""
 _MOST_TRIES = 3
+_PASSING = ("22012", "40001", "40P01")
+"""Failures that a new snapshot can mend: `statements`' own alarm (a division by zero, when another
+replica was quicker), serialization failure, deadlock."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,18 +135,19 @@ class GroupCommit:
             groups[type(call)].append(item)
         return list(groups.values())
 
-    def _carry_out(self, group: list[_Waiting]) -> list[tuple[Any, Verdict]]:
-        """Return the verdicts of one group of one kind."""
+    def _carry_out(self, group: list[_Waiting], is_last: bool = False) -> list[tuple[Any, Verdict]]:
+        """Return the verdicts of one group of one kind; a call alone is tried at most twice."""
         calls = [call for _, call in group]
         try:
             rows = self._execute(calls)
         except DatabaseAwayError as exc:
             return [(token, Away(str(exc))) for token, _ in group]
-        except psycopg2.Error as exc:
-            log.info("hot_statement_failed", extra={"calls": len(group), "sqlstate": exc.pgcode})
-            if len(group) == 1:
+        except (psycopg2.Error, ValueError) as exc:  # psycopg2 says ValueError to a NUL character
+            sqlstate = getattr(exc, "pgcode", None)
+            log.info("hot_statement_failed", extra={"calls": len(group), "sqlstate": sqlstate})
+            if len(group) == 1 and (is_last or sqlstate not in _PASSING):
                 return [(group[0][0], STOCK)]
-            return [pair for item in group for pair in self._carry_out([item])]
+            return [pair for item in group for pair in self._carry_out([item], len(group) == 1)]
         return [(token, rows.get(n, STOCK)) for n, (token, _) in enumerate(group, 1)]
 
     def _execute(self, calls: list[Any]) -> dict[int, tuple[Any, ...]]:
