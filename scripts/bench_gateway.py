@@ -140,16 +140,16 @@ async def serve_gateway(port: int, *, log_requests: bool) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         cell = EchoCell(Path(folder), port, log_requests=log_requests, idle_s=3600.0)
-        with open(f"{folder}/log", "w") as log_file:  # noqa: ASYNC230
+        log_file = await asyncio.to_thread(Path(folder, "log").open, "w")
+        with log_file:
             if log_requests:
-                from mlfleet.cell import request_log
-
-                request_log.RequestLog.__init__.__defaults__ = (log_file,)
+                sys.stdout = log_file
             token = cell.catalogue.put("bench")
             serving = asyncio.create_task(cell._serve())
             await asyncio.sleep(1.5)
-            print("serving", token, flush=True)
+            print("serving", token, flush=True, file=sys.__stdout__)
             await stop_signal()
+            sys.stdout = sys.__stdout__
             cell.service.stop()
             await serving
 

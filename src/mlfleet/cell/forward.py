@@ -40,7 +40,7 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"x-real-ip",
 }
 _NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"x-content-type-options"}
-"""Set anew or dropped. Stock MLflow sets no cookie; one from an instance could only aim at its neighbours."""
+"""Set anew or dropped. Stock sets no cookie; one from an instance could only aim at neighbours."""
 
 ROUTE_HEADER = b"x-mlfleet-route"
 SANDBOX = b"content-security-policy: sandbox\r\n"

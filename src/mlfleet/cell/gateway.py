@@ -105,9 +105,10 @@ class Gateway:
             log.warning("answer_cut_off", extra={"tenant": record.tenant, "reason": str(exc)})
         finally:
             self._metrics.in_flight.dec()
-            self._metrics.by_class[min(record.status // 100, 5) or 5].inc()
-            if self._request_log is not None and not record.is_probe:
-                self._request_log.write(record, time.perf_counter() - started)
+            if not record.is_probe:
+                self._metrics.by_class[min(record.status // 100, 5) or 5].inc()
+                if self._request_log is not None:
+                    self._request_log.write(record, time.perf_counter() - started)
 
     async def _serve(self, incoming: Incoming, record: Record) -> None:
         own_host = False
@@ -335,12 +336,12 @@ class Gateway:
             try:
                 await self._exchange(incoming, route, instance, head, body, record)
                 return
-            except LostError:
-                # What was not ready has read nothing but its configuration.
-                cannot_have_acted = not instance.ready.is_set() or may_repeat
+            except LostError as exc:
                 if incoming.started:
                     raise
-                if body.whole is None or not cannot_have_acted:
+                # What was not ready has read nothing but its configuration.
+                may_send_again = may_repeat or exc.was_unread or not instance.ready.is_set()
+                if not may_send_again or (body.whole is None and body.read_bytes):
                     break
         raise InterruptedRequestError(
             f"The instance of {route.tenant!r} went away before it answered; try again"

@@ -127,13 +127,14 @@ class Instance:
                 protocol.send_with_descriptors(self._control, packet, descriptors)
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise LostError("the instance does not read its control socket") from None
+                    message = "the instance does not read its control socket"
+                    raise LostError(message, was_unread=True) from None
                 await asyncio.sleep(0.005)
             except OSError as exc:
-                raise LostError(f"the instance is gone ({exc})") from exc
+                raise LostError(f"the instance is gone ({exc})", was_unread=True) from exc
             else:
                 return
-        raise LostError("the instance is gone")
+        raise LostError("the instance is gone", was_unread=True)
 
     def _on_packet(self) -> None:
         try:

@@ -21,7 +21,8 @@ from mlfleet.cell.answers import Answer, BadRequestError
 
 MAX_LINE_BYTES = 16384
 """Longest request line. MLflow's GET calls carry lists of ids in the query."""
-MAX_FIELD_BYTES = 16384
+MAX_FIELD_BYTES = 8192
+"""Longest header. Not the number of the line: aiohttp tells only which limit was hit."""
 
 
 class Incoming:
@@ -228,10 +229,12 @@ class Limits:
 
 def _refused(exc: HttpProcessingError) -> Answer:
     first_line = str(exc.message or "malformed HTTP").strip().splitlines()[0].rstrip(":")
-    if isinstance(exc, LineTooLong) or "too long" in first_line.lower():
-        return answers.refusal(
-            BadRequestError(
-                f"A line of the request head is longer than {MAX_LINE_BYTES} bytes", status=414
-            )
-        )
+    if isinstance(exc, LineTooLong) and MAX_LINE_BYTES in exc.args:
+        too_long = f"The request line is longer than {MAX_LINE_BYTES} bytes"
+        return answers.refusal(BadRequestError(too_long, status=414))
+    if isinstance(exc, LineTooLong):
+        too_long = f"A header is longer than {MAX_FIELD_BYTES} bytes"
+        return answers.refusal(BadRequestError(too_long, status=431))
+    if "too many headers" in first_line.lower():
+        return answers.refusal(BadRequestError("More than 128 headers", status=431))
     return answers.refusal(BadRequestError(f"Bad request: {first_line[:200]}"))

@@ -17,8 +17,20 @@ HIGH_WATER_BYTES = 262144
 LOW_WATER_BYTES = 65536
 
 
+ATOMIC_BYTES = 32768
+"""The kernel hands a write of this size to the reader whole: what was not read, was not begun."""
+
+
 class LostError(Exception):
-    """The connection ended before a response was complete."""
+    """The connection ended before a response was complete.
+
+    Attributes:
+        was_unread: true if the instance cannot have seen the request.
+    """
+
+    def __init__(self, message: str, *, was_unread: bool = False) -> None:
+        super().__init__(message)
+        self.was_unread = was_unread
 
 
 @dataclasses.dataclass(slots=True)
@@ -41,6 +53,8 @@ class Upstream(asyncio.Protocol):
         self._is_write_paused = False
         self._is_read_paused = False
         self.is_lost = False
+        self._is_atomic = False
+        self._was_reset = False
         self._begin(is_head=False)
 
     def _begin(self, *, is_head: bool) -> None:
@@ -63,8 +77,9 @@ class Upstream(asyncio.Protocol):
             LostError: the instance closed this connection before.
         """
         if self.is_lost or self._transport is None:
-            raise LostError("the connection was closed before it was used")
+            raise LostError("the connection was closed before it was used", was_unread=True)
         self._begin(is_head=is_head)
+        self._is_atomic = len(data) <= ATOMIC_BYTES
         self._transport.write(data)
 
     async def send(self, data: bytes) -> None:
@@ -84,7 +99,8 @@ class Upstream(asyncio.Protocol):
         """
         while self._head is None:
             if self.is_lost:
-                raise LostError("the instance went away before it answered")
+                message = "the instance went away before it answered"
+                raise LostError(message, was_unread=self._was_reset and self._is_atomic)
             await self._wait()
         return self._head
 
@@ -168,6 +184,8 @@ class Upstream(asyncio.Protocol):
             and self._ends_with_eof()
         ):
             self.is_complete = True
+        # Linux resets a Unix socket whose peer closed (or died) with bytes left unread.
+        self._was_reset = isinstance(exc, ConnectionResetError)
         self.is_lost = True
         self._transport = None
         self._wake()

@@ -5,6 +5,7 @@ wake per tenant; a client that leaves while it is held cancels only its own wait
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import os
@@ -283,6 +284,8 @@ class Instances:
             self.wakes[instance.tenant] = (count + 1, instance.ready_s)
             self._metrics.wakes.inc()
             self._metrics.wake_seconds.observe(instance.ready_s)
+            with contextlib.suppress(LostError):
+                await instance.ask_memory()
         elif not instance.gone.is_set():
             log.error("instance_stuck", extra={"tenant": instance.tenant, "pid": instance.pid})
             instance.kill()
