@@ -8,9 +8,11 @@ their clock must lie within the session. Everything else has to be equal, types 
 
 import dataclasses
 import datetime
+import itertools
 import json
 import math
 import re
+import urllib.parse
 from typing import Any
 
 from mlflow.utils import name_utils
@@ -28,6 +30,8 @@ _RUN_NAME = re.compile(
     rf"-(?:{'|'.join(name_utils._GENERATOR_NOUNS)})-\d+\b"
 )
 _PARAMETERS = re.compile(r"\[parameters: (.*)\](?=\n\(Background)", re.DOTALL)
+_SET = re.compile(r"\{('[^{}']*'(?:, '[^{}']*')+)\}")
+_EIGHT_DIGITS = re.compile(r"[0-9a-f]{8}")
 _CLOCK_KEY = re.compile(
     r"^(?:creat(?:e|ed|ion)|last_updated?|deleted|deletion)_time(?:stamp)?(?:_ms)?$|"
     r"^(?:creation|lastUpdate)Time$"
@@ -103,11 +107,8 @@ class Comparison:
         if left.status != right.status:
             found.append(Difference("status", left.status, right.status))
         for name in HEADERS:
-            found += self._text(
-                f"header {name}",
-                left.headers.get(name, "(none)"),
-                right.headers.get(name, "(none)"),
-            )
+            texts = (_header(left, name, self._left.url), _header(right, name, self._right.url))
+            found += self._text(f"header {name}", *texts)
         if left.json is None or right.json is None:
             found += self._body(left.body, right.body)
         else:
@@ -126,9 +127,13 @@ class Comparison:
             return self._object(where, left, right, unordered)
         if isinstance(left, list) and isinstance(right, list):
             return self._list(where, left, right, unordered)
-        if self._both_clock(where.rsplit(".", 1)[-1], left, right):
+        if self._both_clock(where.rsplit(".", 1)[-1], left, right) or _are_digests(
+            where, left, right
+        ):
             return []
         if isinstance(left, str) and isinstance(right, str):
+            if (inner := _nested(left, right)) is not None:
+                return self._value(f"{where}.(JSON)", *inner, unordered)
             return self._text(where, left, right)
         return [] if _same_scalar(left, right) else [Difference(where, left, right)]
 
@@ -155,16 +160,14 @@ class Comparison:
             return [Difference(f"{where} length", left, right)]
         key = where.rsplit(".", 1)[-1]
         if key in _SET_KEYS or key in unordered or _RUN_DATA.search(where):
-            left, right = sorted(left, key=self._sort_key), sorted(right, key=self._sort_key)
+            left, right = sorted(left, key=_sort_key), sorted(right, key=_sort_key)
+        elif where == "$.metrics":
+            left, right = _settled(left), _settled(right)
         return [
             difference
             for index, (one, other) in enumerate(zip(left, right, strict=True))
             for difference in self._value(f"{where}[{index}]", one, other, unordered)
         ]
-
-    def _sort_key(self, value: Any) -> str:
-        text = json.dumps(value, sort_keys=True)
-        return _RUN_NAME.sub("name", _IDENTIFIER.sub("id", text))
 
     def _text(self, where: str, left: str, right: str) -> list[Difference]:
         one, other = self._without_places(left), self._without_places(right)
@@ -180,7 +183,7 @@ class Comparison:
         return []
 
     def _without_places(self, text: str) -> str:
-        text = _PARAMETERS.sub(self._without_order, text)
+        text = _SET.sub(_sorted_set, _PARAMETERS.sub(self._without_order, text))
         for side in (self._left, self._right):
             for place in side.places:
                 text = text.replace(place, "<place>")
@@ -211,6 +214,51 @@ class Comparison:
             except ValueError:
                 return False
         return self._session_ms[0] <= moment_ms <= self._session_ms[1]
+
+
+def _sort_key(value: Any) -> str:
+    return _skeleton(json.dumps(value, sort_keys=True))
+
+
+def _settled(history: list[Any]) -> list[Any]:
+    """A metric's history with ties settled: stock orders by time, step and value, and NaN is 0."""
+
+    def rank(metric: Any) -> tuple[Any, ...]:
+        value = 0 if metric.get("value") == "NaN" else metric.get("value")
+        return metric.get("timestamp"), metric.get("step"), value
+
+    groups = (group for _, group in itertools.groupby(history, key=rank))
+    return [metric for group in groups for metric in sorted(group, key=_sort_key)]
+
+
+def _nested(left: str, right: str) -> tuple[Any, Any] | None:
+    """Both texts as JSON, if each is an object or a list written into a string."""
+    if left[:1] not in ("{", "[") or left == right:
+        return None
+    try:
+        return json.loads(left), json.loads(right)
+    except ValueError:
+        return None
+
+
+def _sorted_set(members: re.Match[str]) -> str:
+    """A Python set in a message, whose order depends on the process's hash seed."""
+    return "{" + ", ".join(sorted(members[1].split(", "))) + "}"
+
+
+def _are_digests(where: str, left: Any, right: Any) -> bool:
+    """An evaluation dataset's digest: MLflow derives it from name and clock."""
+    return where.endswith(".dataset.digest") and all(
+        isinstance(text, str) and _EIGHT_DIGITS.fullmatch(text) for text in (left, right)
+    )
+
+
+def _header(answer: Answer, name: str, url: str) -> str:
+    text = answer.headers.get(name, "(none)")
+    if name == "location" and text != "(none)":
+        return urllib.parse.urljoin(url, text)
+    # Werkzeug lists the methods in hash order.
+    return ", ".join(sorted(text.split(", "))) if name == "allow" else text
 
 
 def _skeleton(text: str) -> str:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.differential.exceptions import WrittenExceptions
 from tests.differential.pair import Pair
-from tests.differential.servers import stock_server
+from tests.differential.servers import fleet_tenant, hot_server, stock_server
 from tests.differential.side import Side
 
 AGAINST = os.environ.get("MLFLEET_DIFFERENTIAL_AGAINST", "fleet")
@@ -30,8 +30,10 @@ def pair(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         yield Pair(*sides, WrittenExceptions())
         return
     folder: Path = tmp_path_factory.mktemp("differential")
-    with (
-        stock_server(postgres, folder, "left") as stock,
-        stock_server(postgres, folder, "right", index=1) as other,
-    ):
+    others = {
+        "fleet": lambda: fleet_tenant(folder),
+        "hot": lambda: hot_server(postgres, folder),
+        "stock": lambda: stock_server(postgres, folder, "again", index=1),
+    }
+    with stock_server(postgres, folder, "stock") as stock, others[AGAINST]() as other:
         yield Pair(stock, other, WrittenExceptions())

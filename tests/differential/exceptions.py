@@ -27,6 +27,8 @@ class WrittenException:
     """What the other server may answer."""
     body: str = ""
     """A pattern that the body of the call must contain; empty for any body."""
+    says: str = ""
+    """A pattern that the other server's answer must contain."""
     was_used: bool = False
 
     def covers(self, call: Call) -> bool:
@@ -36,6 +38,11 @@ class WrittenException:
             and re.fullmatch(self.path, call.path)
             and re.search(self.body, call.text)
         )
+
+    def accepts(self, answer: Answer) -> bool:
+        """Say whether the other server answered what the entry promises."""
+        text = answer.body.decode(errors="replace")
+        return answer.status in self.status and bool(re.search(self.says, text))
 
 
 class WrittenExceptions:
@@ -48,7 +55,7 @@ class WrittenExceptions:
     def cover(self, call: Call, answer: Answer) -> bool:
         """Say whether an entry covers the call and the answer is what the entry promises."""
         for entry in self.entries:
-            if entry.covers(call) and answer.status in entry.status:
+            if entry.covers(call) and entry.accepts(answer):
                 entry.was_used = True
                 return True
         return False

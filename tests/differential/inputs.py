@@ -169,7 +169,6 @@ HEADERS: tuple[dict[str, str | None], ...] = (
     {"Content-Type": ""},
     {"Accept": "text/html"},
     {"Content-Encoding": "gzip"},
-    {"Origin": "http://localhost"},
 )
 
 METHODS = ("GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS")

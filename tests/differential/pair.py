@@ -49,10 +49,13 @@ class Pair:
         answers = self._both(call)
         if answers[0].status != 200 or answers[1].status != 200:
             return None
+        try:
+            found = [str(find(answer.json)) for answer in answers]
+        except (KeyError, TypeError):
+            return None  # spoiled into another call that is right, a GET for example
         self._symbols[kind] += 1
         symbol = f"@{kind}:{self._symbols[kind]}@"
-        for side, answer in zip((self.stock, self.other), answers, strict=True):
-            side.real[symbol] = str(find(answer.json))
+        self.stock.real[symbol], self.other.real[symbol] = found
         return symbol
 
     def _both(self, call: Call) -> tuple[Answer, Answer]:

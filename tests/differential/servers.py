@@ -167,7 +167,9 @@ def fleet_tenant(folder: Path) -> Iterator[Side]:
             return json.loads(done.stdout)
 
         tenant = ask("tenant", "create", "equal")
-        side = Side("fleet", tenant["url"], "", tenant["token"], places=(str(data / "artifacts"),))
+        # An instance always hears `Host: localhost`; a redirect's page shows it.
+        places = (str(data / "artifacts"), "http://localhost")
+        side = Side("fleet", tenant["url"], "", tenant["token"], places)
         # The first call makes the tenant's database.
         assert (
             side.send(Call("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0")).status == 200

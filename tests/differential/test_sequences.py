@@ -10,6 +10,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from tests.differential.machine_genai import GenAI
+from tests.differential.machine_registry import Registry
 from tests.differential.machine_tracking import Tracking
 from tests.differential.pair import Pair
 
@@ -20,7 +22,7 @@ PHASES = (Phase.generate, Phase.shrink) if FORM == "shrink" else (Phase.generate
 
 @pytest.mark.parametrize(
     ("machine", "sequences", "least"),
-    [(Tracking, 10, 300)],
+    [(Tracking, 12, 360), (Registry, 5, 150), (GenAI, 5, 150)],
 )
 def test_every_sequence_gets_equal_answers(
     pair: Pair, machine: type[RuleBasedStateMachine], sequences: int, least: int
