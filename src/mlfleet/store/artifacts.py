@@ -77,8 +77,13 @@ class Root:
             return
         if is_local_uri(uri):
             self.check_path(local_file_uri_to_path(uri))
-        elif not (self.is_s3 and f"{uri}/".startswith(f"{self.location}/")):
+        elif not self._is_inside_s3(uri):
             raise _outside(uri)
+
+    def _is_inside_s3(self, uri: str) -> bool:
+        # S3 itself takes ".." as a name, but not all that speak its protocol do.
+        inside = self.is_s3 and f"{uri}/".startswith(f"{self.location}/")
+        return inside and ".." not in uri.split("/")
 
 
 _root = Root("/nonexistent", 0)
