@@ -199,7 +199,7 @@ class Server(web.Server):
         busy = 0
         for connection in self.connections:
             if isinstance(connection, Connection) and connection.is_idle:
-                connection.close()
+                connection.force_close()
             else:
                 busy += 1
         return busy
