@@ -45,6 +45,12 @@ GOOD: list[tuple[str, Any]] = [
                 {"key": "n", "value": 3, "timestamp": 4},
                 {"key": "n", "value": 2, "timestamp": 5},
                 {"key": "n", "value": 4, "timestamp": 5},
+                # The latest is neither the first nor the last, nor the one of the latest time.
+                {"key": "o", "value": 1, "timestamp": 9, "step": 1},
+                {"key": "o", "value": 5, "timestamp": 1, "step": 2},
+                {"key": "o", "value": 6, "timestamp": 1, "step": 2},
+                {"key": "o", "value": 7, "timestamp": 0, "step": 2},
+                {"key": "o", "value": 2, "timestamp": 3, "step": 1},
             ],
             "params": [{"key": "p", "value": "v"}, {"key": "q", "value": "{\\"}],
             "tags": [
@@ -214,7 +220,7 @@ def test_concurrent_batches_end_as_if_one_came_after_the_other(instance: Instanc
 
     def send(n: int) -> int:
         metrics = [
-            {"key": f"m{i % 5}", "value": (n * i) % 7, "timestamp": (n * 3) % 5, "step": n % 3}
+            {"key": f"m{i % 5}", "value": (n * i) % 7, "timestamp": 9 - n % 8, "step": n % 8}
             for i in range(20)
         ]
         tags = [{"key": "last", "value": str(n)}]
@@ -224,7 +230,7 @@ def test_concurrent_batches_end_as_if_one_came_after_the_other(instance: Instanc
     with ThreadPoolExecutor(16) as pool:
         assert set(pool.map(send, range(64))) == {200}
     sent = {
-        (f"m{i % 5}", float((n * i) % 7), (n * 3) % 5, n % 3) for n in range(64) for i in range(20)
+        (f"m{i % 5}", float((n * i) % 7), 9 - n % 8, n % 8) for n in range(64) for i in range(20)
     }
     found = rows(instance, run_id)
     assert {row[:4] for row in found["metrics"]} == sent

@@ -61,25 +61,31 @@ class AwayGuard:
             return
         trouble = Trouble()
         reset = _trouble.set(trouble)
-        replaced = False
+        has_begun = is_replaced = False
 
         async def guarded(message: Message) -> None:
-            nonlocal replaced
-            if replaced:
+            nonlocal has_begun, is_replaced
+            if is_replaced:
                 return
-            if (
-                message["type"] == "http.response.start"
-                and message["status"] >= 400
-                and trouble.message is not None
-            ):
-                replaced = True
-                headers, body = answer(trouble.message)
-                await send({"type": "http.response.start", "status": 429, "headers": headers})
-                await send({"type": "http.response.body", "body": body})
-                return
+            if message["type"] == "http.response.start":
+                has_begun = True
+                if message["status"] >= 400 and trouble.message is not None:
+                    is_replaced = True
+                    await _send_answer(trouble.message, send)
+                    return
             await send(message)
 
         try:
             await self.app(scope, receive, guarded)
+        except Exception:
+            if has_begun or trouble.message is None:
+                raise
+            await _send_answer(trouble.message, send)
         finally:
             _trouble.reset(reset)
+
+
+async def _send_answer(message: str, send: Send) -> None:
+    headers, body = answer(message)
+    await send({"type": "http.response.start", "status": 429, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
