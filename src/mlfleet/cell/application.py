@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlfleet.cell.exhaustion import report_from_flask
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.threads import Threads
 from mlfleet.cell.wsgi import ASGIApp, Message, Receive, Scope, Send, Wsgi
@@ -189,6 +190,7 @@ def assemble(threads: Threads) -> ASGIApp:
     """Return MLflow's application as stock serves it, without tenant and store."""
     from mlflow.server import app as flask_app
 
+    report_from_flask(flask_app)
     flask = Wsgi(flask_app, threads)
     native = native_application(flask)
     router = Router(native, native_prefixes(native), flask)

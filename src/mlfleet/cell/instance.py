@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from mlfleet.cell import protocol
 from mlfleet.cell.confinement import confine
+from mlfleet.cell.exhaustion import MemoryGuard
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig
 from mlfleet.cell.wsgi import ASGIApp
 
@@ -46,7 +47,7 @@ class Server:
 
         self.state = ServerState()
         self.config = Config(
-            app,
+            MemoryGuard(app, on_exhausted=self.retire),
             http="httptools",
             ws="none",
             loop="none",
@@ -66,10 +67,23 @@ class Server:
         """Serve until told to stop, then drain."""
         loop = asyncio.get_running_loop()
         self.control.setblocking(False)
+        loop.set_exception_handler(self._on_exception)
         loop.add_reader(self.control.fileno(), self._on_packet)
         loop.add_signal_handler(signal.SIGTERM, self.stopping.set)
         await self.stopping.wait()
         await self._drain()
+
+    def retire(self) -> None:
+        """Tell the gateway to send nothing more (it sees the end of the socket), then drain."""
+        if not self.stopping.is_set():
+            asyncio.get_running_loop().remove_reader(self.control.fileno())
+            self.control.shutdown(socket.SHUT_RDWR)
+            self.stopping.set()
+
+    def _on_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if isinstance(context.get("exception"), MemoryError):
+            self.retire()
 
     def _on_packet(self) -> None:
         try:

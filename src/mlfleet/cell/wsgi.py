@@ -28,6 +28,8 @@ SPOOL_BYTES = 1024 * 1024
 """A request body up to this size stays in memory, a longer one goes to a temporary file."""
 PART_BYTES = 256 * 1024
 """How much of a response body one thread hop fetches."""
+EXHAUSTED = "mlfleet.exhausted"
+"""The application sets this key of the environ when memory ran out; the bridge then raises."""
 _ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 
 
@@ -109,6 +111,8 @@ class _Call:
         """Run the application; return the first part of the body and whether it is the last."""
         self._chunks = self._app(self._environ, self._start_response)
         self.needs_close = True
+        if EXHAUSTED in self._environ:
+            raise MemoryError
         self._iterator = iter(self._chunks)
         return self.next_part()
 

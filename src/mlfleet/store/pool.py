@@ -158,6 +158,8 @@ def make_session_maker(engine: sqlalchemy.Engine) -> Maker:
             with stock(read_only=read_only) as session:
                 yield session
         except MlflowException as exc:
+            if isinstance(exc.__cause__, MemoryError):
+                raise exc.__cause__ from None  # the instance answers 429 and starts afresh
             sentence = _away_sentence(exc.__cause__)
             if sentence is None:
                 raise
