@@ -129,8 +129,8 @@ def _throughput(bench: Bench, fleet: Fleet) -> list[Row]:
         one = enter(stock.running(single, folder / "one", bench.stock_port(1), "--workers", "1"))
         bench.say("stock servers run")
         sides = [
-            throughput.prepare("defaults", default.target),
-            throughput.prepare("one worker", one.target),
+            throughput.prepare(throughput.DEFAULTS, default.target),
+            throughput.prepare(throughput.ONE_WORKER, one.target),
         ]
         return throughput.measure(bench, throughput.prepare("fleet", tenant), sides, bare)
 

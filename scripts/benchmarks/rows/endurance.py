@@ -116,7 +116,7 @@ def _stock_loss(bench: Bench, uri: str) -> str:
     with stock.running(uri, bench.folder / "stock-writers", bench.stock_port(0)) as server:
         runs = [client.create_run(server.target) for _ in range(WRITERS)]
         writers = [Writer(server.target, run_id) for run_id in runs]
-        seen = _drive(writers, min(20.0, bench.effort.writers_s))
+        seen = _drive(writers, bench.effort.writers_s)
     bench.say(f"64 writers on stock: {seen.statuses}")
     calls = sum(seen.statuses.values())
     return f"{seen.errors / max(1, calls):.0%} of {calls} calls fail, {seen.rate:.1f}/s"
