@@ -55,7 +55,7 @@ def _examine(data: Path) -> Iterator["Finding"]:
     yield checks.open_files(settings.max_awake)
     yield from checks.kernel(features)
     yield from checks.user_namespaces(features)
-    yield from checks.program(Path(sys.prefix))
+    yield from checks.program({sys.prefix, sys.base_prefix})
     uri = fleet.file.admin_uri if fleet else settings.admin_uri
     if uri is None:
         yield checks.Finding(

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from mlfleet.errors import FleetError, UnknownTenantError
 from mlfleet.runtime.cell_admin import CellAdmin
 from mlfleet.runtime.folder import DataFolder, FleetFile
 from mlfleet.settings import Settings
 
 if TYPE_CHECKING:
     from mlfleet.catalogue.catalogue import Catalogue
+    from mlfleet.catalogue.models import Tenant
+    from mlfleet.catalogue.provision import Provisioner
     from mlfleet.database.admin import Admin
 
 Function = Callable[..., Any]
@@ -66,6 +69,15 @@ class Fleet:
 
         return Admin(uri)
 
+    @functools.cached_property
+    def provisioner(self) -> "Provisioner":
+        """What makes and removes tenants' databases."""
+        from mlfleet.catalogue.provision import Provisioner
+        from mlfleet.database.keys import FleetKey
+
+        key = FleetKey.from_file(self.folder.secret_key)
+        return Provisioner(self.catalogue, self.admin, key)
+
     def cells(self) -> list[CellAdmin]:
         """Return the cells that run here."""
         return [CellAdmin(name, path) for name, path in self.file.cells.items()]
@@ -76,8 +88,20 @@ class Fleet:
         Raises:
             UnknownTenantError: there is no such tenant.
         """
-        cell = self.catalogue.require(tenant).cell
+        cell = self.tenant(tenant).cell
+        if cell not in self.file.cells:
+            raise FleetError(f"{tenant} belongs to {cell}, which does not run here")
         return CellAdmin(cell, self.file.cells[cell])
+
+    def tenant(self, name: str) -> "Tenant":
+        """Return what the catalogue says of a tenant.
+
+        Raises:
+            UnknownTenantError: there is no such tenant.
+        """
+        if (found := self.catalogue.tenant(name)) is None:
+            raise UnknownTenantError(f"no tenant {name!r}: `mlfleet tenant list` lists all")
+        return found
 
     def url(self, tenant: str) -> str:
         """Return what a client puts into MLFLOW_TRACKING_URI."""

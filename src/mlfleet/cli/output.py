@@ -46,11 +46,11 @@ def size(count: float | None) -> str:
     raise AssertionError("unreachable")
 
 
-def ago(moment_s: float | None, now_s: float) -> str:
-    """Return how long ago a moment was, in the largest unit that fits: 42 s, 3 min, 2 h, 5 d."""
-    if moment_s is None:
+def ago(moment: str | None, now_s: float) -> str:
+    """Return how long ago an ISO 8601 moment was, in the largest unit that fits: 42 s, 5 d."""
+    if moment is None:
         return "-"
-    passed = max(0, round(now_s - moment_s))
+    passed = max(0, round(now_s - datetime.datetime.fromisoformat(moment).timestamp()))
     for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60)):
         if passed >= seconds:
             return f"{passed // seconds} {unit} ago"

@@ -8,6 +8,7 @@ import click
 from mlfleet.cli.options import Fleet, fleet_command
 from mlfleet.cli.output import ago, print_json, size, table
 from mlfleet.errors import FleetError
+from mlfleet.runtime.cell_admin import CellAdmin
 
 SHOWN = 50
 HEADER = ["TENANT", "TIER", "CELL", "STATE", "LAST REQUEST", "MEMORY", "CONN", "WAKES", "LAST WAKE"]
@@ -27,8 +28,9 @@ def status(fleet: Fleet, show_all: bool, as_json: bool) -> None:
 
 def collect(fleet: Fleet) -> dict[str, Any]:
     """Return what the catalogue, the cells and Postgres say, joined by tenant."""
-    cells = [_cell(cell) for cell in fleet.cells()]
-    awake = {row["tenant"]: row for cell in cells for row in cell.pop("instances", [])}
+    reports = [_report(cell) for cell in fleet.cells()]
+    running = {row["tenant"]: row for report in reports for row in report.get("awake", [])}
+    wakes = {name: row for report in reports for name, row in report.get("wakes", {}).items()}
     tenants = [
         {
             "name": tenant.name,
@@ -36,32 +38,48 @@ def collect(fleet: Fleet) -> dict[str, Any]:
             "tier": tenant.tier,
             "cell": tenant.cell,
             "mlflow_version": tenant.mlflow_version,
-            **_instance(awake.get(tenant.name), tenant.state),
+            **_instance(tenant.state, running.get(tenant.name, {}), wakes.get(tenant.name, {})),
         }
         for tenant in fleet.catalogue.tenants()
     ]
-    tenants.sort(key=lambda row: (-(row["last_request"] or 0), row["name"]))
+    # Newest request first; those without a process follow by name.
+    tenants.sort(key=lambda row: str(row["name"]))
+    tenants.sort(key=lambda row: str(row["last_request"] or ""), reverse=True)
     return {
         "url": fleet.file.url,
         "pid": fleet.file.pid,
         "tenants": tenants,
-        "cells": cells,
+        "cells": [_cell(report) for report in reports],
         "database": {"admin_uri": fleet.file.admin_uri, **connections(fleet)},
     }
 
 
-def _cell(cell: Any) -> dict[str, Any]:
+def _report(cell: CellAdmin) -> dict[str, Any]:
     try:
-        return {"name": cell.name, "state": "ready", **cell.status()}
+        return {"name": cell.name, **cell.status()}
     except FleetError as exc:
-        return {"name": cell.name, "state": "away", "error": str(exc)}
+        return {"name": cell.name, "ready": False, "not_ready": str(exc)}
 
 
-def _instance(row: dict[str, Any] | None, state: str) -> dict[str, Any]:
-    fields = ("pid", "last_request", "memory", "connections", "wakes", "last_wake_s")
+def _cell(report: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": report["name"],
+        "ready": report["ready"],
+        "not_ready": report["not_ready"] or None,
+        "awake": len(report.get("awake", [])),
+        "limits": report.get("limits", []),
+    }
+
+
+def _instance(state: str, running: dict[str, Any], wakes: dict[str, Any]) -> dict[str, Any]:
     asleep = "asleep" if state == "ready" else state
-    found = row or {"state": asleep}
-    return {"state": found["state"], **{field: found.get(field) for field in fields}}
+    fields = ("pid", "last_request", "memory", "connections")
+    return {
+        "state": running.get("state", asleep),
+        **{field: running.get(field) for field in fields},
+        "wakes": wakes.get("wakes", 0),
+        "last_wake_s": wakes.get("last_wake_s"),
+    }
 
 
 def connections(fleet: Fleet) -> dict[str, Any]:
@@ -77,7 +95,7 @@ def connections(fleet: Fleet) -> dict[str, Any]:
 
 def _text(document: dict[str, Any], limit: int | None) -> str:
     now, rows = time.time(), document["tenants"]
-    awake = sum(row["state"] == "awake" for row in rows)
+    awake = sum(cell["awake"] for cell in document["cells"])
     database = document["database"]
     shown = [_row(row, now) for row in rows[:limit]]
     lines = [
@@ -94,9 +112,7 @@ def _text(document: dict[str, Any], limit: int | None) -> str:
 
 
 def _cell_line(cell: dict[str, Any]) -> str:
-    if cell["state"] == "away":
-        return f"{cell['name']}: {cell['error']}"
-    return f"{cell['name']}: {cell['state']}"
+    return f"{cell['name']}: {'ready' if cell['ready'] else cell['not_ready']}"
 
 
 def _row(row: dict[str, Any], now: float) -> list[object]:
@@ -107,8 +123,13 @@ def _row(row: dict[str, Any], now: float) -> list[object]:
         row["cell"],
         row["state"],
         ago(row["last_request"], now),
-        size(row["memory"]),
+        _memory(row["memory"]),
         row["connections"],
         row["wakes"],
         None if wake_s is None else f"{wake_s * 1000:.0f} ms",
     ]
+
+
+def _memory(memory: dict[str, Any] | None) -> str:
+    """Return what the instance costs: its fair share of shared pages, and its own."""
+    return size((memory or {}).get("proportional_bytes"))

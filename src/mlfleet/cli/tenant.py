@@ -10,7 +10,7 @@ from mlfleet.cli.output import print_json, progress, size, table
 from mlfleet.cli.sizes import Size
 
 if TYPE_CHECKING:
-    from mlfleet.catalogue.catalogue import CreatedTenant
+    from mlfleet.catalogue.models import CreatedTenant, Quota, Tenant, Tier
 
 
 @click.group()
@@ -24,8 +24,13 @@ def tenant() -> None:
 @click.option(
     "--tier", type=click.Choice(["shared", "dedicated"]), default="shared", show_default=True
 )
-@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight at most.")
-@click.option("--memory", type=Size(), help="Private memory of its instance at most, as 512MiB.")
+@click.option("--concurrency", type=click.IntRange(1), help="Requests in flight, at most.")
+@click.option(
+    "--memory",
+    "memory_bytes",
+    type=Size(),
+    help="Of its instance, as 512MiB.",
+)
 @click.option("--artifact-bytes", type=Size(), help="Artifacts at most, as 100GiB; 0: no limit.")
 @click.option("--artifact-uri", help="s3://BUCKET/PREFIX instead of the fleet's own folder.")
 @fleet_command
@@ -33,9 +38,10 @@ def create(
     fleet: Fleet,
     names: Sequence[str],
     source: IO[str] | None,
-    tier: str,
+    tier: "Tier",
+    artifact_uri: str | None,
     as_json: bool,
-    **limits: Any,
+    **limits: int | None,
 ) -> None:
     """Register tenants and show each one's token, once; again says so and changes nothing.
 
@@ -46,12 +52,20 @@ def create(
     if not wanted:
         raise click.UsageError("name a tenant, or give --file with one name a line")
     with progress(f"creating {len(wanted)} tenants"):
-        created = fleet.catalogue.create_tenants(wanted, tier=tier, **limits)
+        created = fleet.catalogue.create_tenants(
+            wanted, tier=tier, quota=_quota(limits), artifact_uri=artifact_uri
+        )
     rows = [_created(fleet, row) for row in created]
     if as_json:
         print_json(rows[0] if len(names) == 1 and source is None else rows)
     else:
         click.echo("\n".join(_created_line(row) for row in rows))
+
+
+def _quota(limits: dict[str, int | None]) -> "Quota":
+    from mlfleet.catalogue.models import Quota
+
+    return Quota(**{name: value for name, value in limits.items() if value is not None})
 
 
 def _names(source: IO[str] | None) -> list[str]:
@@ -86,7 +100,7 @@ def list_tenants(fleet: Fleet, as_json: bool) -> None:
         click.echo(table(header, [list(row.values()) for row in rows]))
 
 
-def _summary(fleet: Fleet, row: Any) -> dict[str, Any]:
+def _summary(fleet: Fleet, row: "Tenant") -> dict[str, Any]:
     return {
         "name": row.name,
         "tier": row.tier,
@@ -102,7 +116,7 @@ def _summary(fleet: Fleet, row: Any) -> dict[str, Any]:
 @fleet_command
 def show(fleet: Fleet, name: str, as_json: bool) -> None:
     """Show one tenant: limits, places, tokens."""
-    found = fleet.catalogue.require(name)
+    found = fleet.tenant(name)
     quota = found.quota
     document = {
         **_summary(fleet, found),
@@ -127,3 +141,27 @@ def show(fleet: Fleet, name: str, as_json: bool) -> None:
     document["tokens"] = ", ".join(f"{t.name} ({t.access})" for t in found.tokens) or "none"
     for key, value in document.items():
         click.echo(f"{key.replace('_', ' '):15} {value}")
+
+
+@tenant.command()
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@fleet_command
+def delete(fleet: Fleet, name: str, yes: bool, as_json: bool) -> None:
+    """Delete a tenant for good: database, role, artifacts, tokens, log.
+
+    Requests that are running finish first; new ones are refused at once.
+    """
+    found = fleet.tenant(name)
+    if not yes:
+        click.confirm(f"Delete {name} with all its runs and artifacts?", abort=True, err=True)
+    with progress(f"deleting {name}"):
+        # Refused from here on, so that nothing wakes it again; then let it finish.
+        fleet.catalogue.set_state(name, "deleting")
+        fleet.cell_of(name).evict(name)
+        fleet.provisioner.delete(name, fleet.folder.artifacts)
+        (fleet.folder.logs / f"{name}.log").unlink(missing_ok=True)
+    if as_json:
+        print_json({"name": name, "id": found.id, "deleted": True})
+    else:
+        click.echo(f"{name} is deleted")

@@ -51,7 +51,7 @@ def create(
 ) -> None:
     """Make the token NAME for TENANT and show it; again says so and changes nothing."""
     access = "read-only" if read_only else "read-write"
-    expires_at = expires_in and datetime.datetime.now(datetime.UTC) + expires_in
+    expires_at = datetime.datetime.now(datetime.UTC) + expires_in if expires_in else None
     text = fleet.catalogue.create_token(tenant, name, access=access, expires_at=expires_at)
     _show(tenant, name, text, as_json=as_json)
 
@@ -61,7 +61,7 @@ def create(
 @fleet_command
 def list_tokens(fleet: Fleet, tenant: str, as_json: bool) -> None:
     """List TENANT's tokens; their texts are nowhere."""
-    tokens = fleet.catalogue.tokens(tenant)
+    tokens = fleet.tenant(tenant).tokens
     rows = [{"name": t.name, "access": t.access, "expires_at": t.expires_at} for t in tokens]
     if as_json:
         print_json(rows)

@@ -16,7 +16,7 @@ from mlfleet.runtime.folder import DataFolder
 from mlfleet.settings import Settings
 
 if TYPE_CHECKING:
-    from mlfleet.catalogue.catalogue import CreatedTenant
+    from mlfleet.catalogue.models import CreatedTenant
     from mlfleet.runtime.local import LocalFleet
 
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     "--drain",
     "drain_s",
     type=click.FloatRange(0, 600),
-    default=2.5,
+    default=1.5,
     show_default=True,
     help="Seconds that requests in flight get when the fleet stops.",
 )

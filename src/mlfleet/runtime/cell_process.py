@@ -9,6 +9,7 @@ stops things in order.
 import contextlib
 import http.client
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from mlfleet.database import launch
 from mlfleet.errors import FleetError
 from mlfleet.settings import Settings
 
-_TAIL_BYTES = 4096
+_TAIL_BYTES = 16384
+# The reason of a JSON line, or the last line of a traceback.
+_COMPLAINT = re.compile(r'"reason": "((?:[^"\\]|\\.)*)"|\b(\w+(?:Error|Exception|Exit): .+)')
 
 
 class CellProcess:
@@ -91,18 +94,19 @@ class CellProcess:
         deadline = time.monotonic() + wait_s
         while not self.is_ready():
             if self.pid is None:
-                raise FleetError(f"the cell ended while starting: {self.last_line()}")
+                raise FleetError(f"the cell ended while starting: {self.complaint()}")
             if time.monotonic() > deadline:
-                raise FleetError(f"the cell is not ready after {wait_s:.0f} s: {self.last_line()}")
+                raise FleetError(f"the cell is not ready after {wait_s:.0f} s: {self.complaint()}")
             time.sleep(0.01)
 
-    def last_line(self) -> str:
-        """Return the newest line of the log, and where to read the others."""
+    def complaint(self) -> str:
+        """Return the newest line of the log that says what is wrong, and where to read more."""
         with self._log.open("rb") as log:
             log.seek(max(0, self._log.stat().st_size - _TAIL_BYTES))
-            lines = log.read().decode(errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
-        return f"{last.strip()} (log: {self._log})"
+            lines = log.read().decode(errors="replace").splitlines()
+        found = (match for line in reversed(lines) if (match := _COMPLAINT.search(line)))
+        first = next(found, None)
+        return f"{first[1] or first[2] if first else 'it gave no reason'} (log: {self._log})"
 
     def ask_to_stop(self) -> None:
         """Ask the cell to finish what is in flight and end."""

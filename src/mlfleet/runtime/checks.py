@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -129,7 +129,7 @@ def kernel(features: KernelFeatures) -> Iterator[Finding]:
 
 def _identity(features: KernelFeatures) -> Finding:
     if features.is_root:
-        return Finding("user", "ok", "root: each tenant's process gets a uid of its own")
+        return Finding("user", "ok", "root: each tenant's process can get a uid of its own")
     return Finding(
         "user",
         "note",
@@ -212,7 +212,7 @@ def pooler(address: str | None) -> Iterator[Finding]:
         )
 
 
-def s3_tenants(names: list[str], *, have_own_credentials: bool) -> Iterator[Finding]:
+def s3_tenants(names: Sequence[str], *, have_own_credentials: bool) -> Iterator[Finding]:
     """Tenants on S3 are only as confined as the credentials their processes hold."""
     if names and not have_own_credentials:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
@@ -225,16 +225,15 @@ def s3_tenants(names: list[str], *, have_own_credentials: bool) -> Iterator[Find
         )
 
 
-def program(prefix: Path) -> Iterator[Finding]:
+def program(prefixes: Iterable[str]) -> Iterator[Finding]:
     """As root, the program must be readable for the tenants' uids."""
     if os.geteuid() != 0:
         return
-    for path in (prefix, *prefix.parents):
+    for path in {part for prefix in prefixes for part in (Path(prefix), *Path(prefix).parents)}:
         if not path.stat().st_mode & 0o001:
             yield Finding(
                 "program",
                 "note",
-                f"{path} is closed to other users, so tenants' processes keep this user",
-                f"chmod o+x {path}, or install elsewhere",
+                f"{path} is closed to other users, so tenants' processes share this user",
+                f"chmod o+x {path}, or use a Python that lies elsewhere",
             )
-            return

@@ -9,6 +9,7 @@ every moment between.
 import dataclasses
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -25,16 +26,16 @@ from mlfleet.runtime.keeper import Keeper
 from mlfleet.settings import Settings
 
 if TYPE_CHECKING:
-    from mlfleet.catalogue.catalogue import CreatedTenant
+    from mlfleet.catalogue.models import CreatedTenant
 
 log = logging.getLogger(__name__)
 
 READY_S = 60.0
 """Longest wait for the cell; a cold file cache on a small machine needs some of it."""
 POLL_S = 0.1
-CELL_END_S = 0.5
+CELL_END_S = 2.2
 """What the cell may take beyond its drain deadline to leave."""
-POSTGRES_STOP_S = 1.5
+POSTGRES_STOP_S = 1.2
 """A fast shutdown writes one checkpoint; what is not written by then is replayed at the start."""
 
 Say = Callable[[str], None]
@@ -58,6 +59,7 @@ class LocalFleet:
         self._began = time.monotonic()
         self._postgres: EmbeddedPostgres | None = None
         self._cell: CellProcess | None = None
+        self._port_claim: socket.socket | None = None
         self.phases: dict[str, float] = {}
         """Seconds from the start until each phase was done."""
         self.admin_uri = ""
@@ -137,9 +139,10 @@ class LocalFleet:
         budget = connections.embedded(self._settings)
         budget.check()
         self._say("starting Postgres")
+        port, self._port_claim = ports.reserve(self._last_postgres_port())
         self._postgres = EmbeddedPostgres(
             self._folder.postgres,
-            ports.choose(self._last_postgres_port()),
+            port,
             budget.max_connections,
             self._folder.logs / "postgres.log",
         )
@@ -182,7 +185,7 @@ class LocalFleet:
                 admin_uri=self.admin_uri,
                 cells={cell.name: cell.socket_path},
                 pid=os.getpid(),
-                settings=dataclasses.replace(self._settings, admin_uri=None).to_environ(),
+                settings=self._settings.without_secrets().to_environ(),
             )
         )
 
@@ -218,3 +221,5 @@ class LocalFleet:
         if self._postgres:
             self._say("stopping Postgres")
             self._postgres.stop(POSTGRES_STOP_S)
+        if self._port_claim:
+            self._port_claim.close()

@@ -19,16 +19,29 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def choose(preferred: int | None, among: range = POSTGRES_PORTS) -> int:
-    """Return a free loopback port: the preferred one if it is free, else the first of a range.
+def reserve(preferred: int | None, among: range = POSTGRES_PORTS) -> tuple[int, socket.socket]:
+    """Return a free loopback port, and what keeps other fleets from choosing it meanwhile.
+
+    Between the choice and Postgres' own bind lies a second of initdb. The reservation is an
+    abstract Unix socket named after the port: it lives as long as it is held, and in the same
+    network namespace as the port.
+
+    Args:
+        preferred: taken if it is free; else the first free one of `among`.
 
     Raises:
         FleetError: all are taken.
     """
-    candidates = ([preferred] if preferred else []) + list(among)
-    for port in candidates:
+    for port in ([preferred] if preferred else []) + list(among):
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0mlfleet-postgres-{port}")
+        except OSError:
+            claim.close()
+            continue
         if is_free("127.0.0.1", port):
-            return port
+            return port, claim
+        claim.close()
     raise FleetError(
         f"Postgres finds no free port from {among[0]} to {among[-1]} on 127.0.0.1:"
         " end what uses them, or give your own Postgres in MLFLEET_ADMIN_URI"

@@ -14,7 +14,9 @@ def prepare(admin_uri: str) -> list[str]:
     Returns:
         Sentences about what this Postgres leaves open to tenants, for its owner to mend.
     """
-    Catalogue(admin_uri).migrate()
+    catalogue = Catalogue(admin_uri)
+    catalogue.prepare()
+    catalogue.close()
     admin = Admin(admin_uri)
     try:
         return admin.prepare()
