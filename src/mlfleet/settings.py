@@ -75,6 +75,14 @@ class Settings:
     database_wait_s: float = 20.0
     """How long a call waits for Postgres to come back before it answers 429."""
 
+    # S3, for tenants whose artifacts are there
+    s3_endpoint_url: str | None = None
+    """Address of an S3 that is not Amazon's."""
+    s3_region: str | None = None
+    s3_access_key_id: str | None = None
+    s3_secret_access_key: str | None = dataclasses.field(default=None, repr=False)
+    """One key for all S3 tenants, so inside S3 they are not confined against each other."""
+
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Self:
         """Return the settings that `MLFLEET_*` variables describe.
@@ -89,6 +97,10 @@ class Settings:
             if (text := environ.get(variable)) is not None:
                 values[field.name] = _parse(variable, text, hints[field.name])
         return cls(**values)
+
+    def without_secrets(self) -> Self:
+        """Return these settings without what must not be written down."""
+        return dataclasses.replace(self, admin_uri=None, s3_secret_access_key=None)
 
     def to_environ(self) -> dict[str, str]:
         """Return the variables from which `from_environ` makes these settings again."""

@@ -65,6 +65,7 @@ class Provision:
             artifact_bytes=tenant.quota.artifact_bytes,
             database_idle_s=self._settings.database_idle_s,
             database_wait_s=self._settings.database_wait_s,
+            s3_environment=_s3_environment(self._settings) if tenant.artifact_uri else {},
         )
         uid = self._settings.uid_base + tenant.id if self.has_own_users else None
         if tenant.artifact_uri is None:
@@ -96,6 +97,17 @@ class Provision:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _s3_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables by which boto3 and MLflow reach S3."""
+    variables = {
+        "MLFLOW_S3_ENDPOINT_URL": settings.s3_endpoint_url,
+        "AWS_DEFAULT_REGION": settings.s3_region,
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key_id,
+        "AWS_SECRET_ACCESS_KEY": settings.s3_secret_access_key,
+    }
+    return {name: value for name, value in variables.items() if value is not None}
 
 
 def _make_folder(folder: Path, uid: int | None) -> None:
