@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlfleet import log as fleet_log
-from mlfleet.cell import confinement, instance, protocol
+from mlfleet.cell import confinement, heap, instance, protocol
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder, decode_order
 from mlfleet.cell.wsgi import ASGIApp
 
@@ -126,6 +126,7 @@ def main() -> None:
     limits = confinement.limits(order.has_own_users)
     gc.collect()
     gc.freeze()
+    heap.fill_holes()
     protocol.send(orders, ready=True, warm_s=round(time.monotonic() - started, 3), limits=limits)
     Zygote(orders, build).run()
 
