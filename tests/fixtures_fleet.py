@@ -115,6 +115,8 @@ class RunningFleet:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 raise
+        if self.process.stdout:
+            self.process.stdout.close()
         return time.monotonic() - began
 
 

@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+import mlfleet
 from tests.fixtures_fleet import MLFLEET, RunningFleet, descendants, eventually, is_alive
 from tests.fixtures_postgres import free_port
 
@@ -125,24 +127,56 @@ def test_the_first_run_example_works_with_the_stock_client(fleet, tmp_path):
     assert status == 200
 
 
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all")
+
+
+@pytest.fixture
+def nobodys_folder():
+    """A short path that user 65534 owns."""
+    folder = Path("/tmp") / f"mlfleet-nobody-{os.getpid()}"
+    folder.mkdir(mode=0o755)
+    shutil.chown(folder, 65534, 65534)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def python_for_others(folder: Path) -> Path:
+    """Return an interpreter that another user may run, with this environment's packages."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    candidates = [
+        Path(sys.base_prefix) / "bin" / f"python{version}",
+        Path("/usr/bin/python" + version),
+    ]
+    wanted = f"import sys, ssl; assert sys.prefix == sys.base_prefix; open({mlfleet.__file__!r})"
+    for candidate in candidates:
+        # Through sh, because setpriv itself may still enter closed folders when it executes.
+        command = [*NOBODY, "sh", "-c", f'exec {candidate} -I -c "{wanted}"']
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            subprocess.run([candidate, "-m", "venv", "--without-pip", folder], check=True)
+            packages = folder / "lib" / f"python{version}" / "site-packages"
+            borrowed = [sysconfig.get_path("purelib"), str(ROOT / "src")]
+            (packages / "borrowed.pth").write_text("\n".join(borrowed))
+            return folder / "bin" / "python"
+    pytest.skip(f"no Python {version} that other users may run, with readable packages")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_ordinary_user_can_run_it(fleet_starter, tmp_path_factory):
-    # The interpreter must be one that the other user may run, and pip's copy of it may not be.
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    if subprocess.run([*nobody, sys.executable, "-c", "import mlfleet"], check=False).returncode:
-        pytest.skip("the Python of this environment is closed to other users")
-    home = Path("/tmp") / f"mlfleet-nobody-{os.getpid()}"
-    home.mkdir(mode=0o755)
-    shutil.chown(home, 65534, 65534)
-    try:
-        fleet = fleet_starter(
-            home / "data", "--demo", command=(*nobody, MLFLEET), environment={"HOME": str(home)}
-        )
-        create_run(fleet, fleet.answer["tenant"]["token"])
-        assert (home / "data" / "fleet.json").stat().st_uid == 65534
-        assert fleet.stop() < 5
-    finally:
-        shutil.rmtree(home)
+def test_an_ordinary_user_can_run_it(fleet_starter, nobodys_folder, tmp_path):
+    python = python_for_others(nobodys_folder / "venv")
+    fleet = fleet_starter(
+        nobodys_folder / "data",
+        "--demo",
+        command=(*NOBODY, python, "-c", "from mlfleet.cli import main; main()"),
+        environment={"HOME": str(nobodys_folder)},
+    )
+    create_run(fleet, fleet.answer["tenant"]["token"])
+    assert (fleet.data / "fleet.json").stat().st_uid == 65534
+    family = [fleet.process.pid, *descendants(fleet.process.pid)]
+    owners = {Path(f"/proc/{pid}").stat().st_uid for pid in family}
+    # A process that may not be dumped belongs to root in /proc, whoever runs it.
+    assert 65534 in owners
+    assert all("Uid:\t65534\t65534" in Path(f"/proc/{pid}/status").read_text() for pid in family)
+    assert fleet.stop() < 5
 
 
 def test_what_is_said_on_stdout_is_one_document(fleet):
