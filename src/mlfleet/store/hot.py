@@ -9,6 +9,7 @@ No Starlette, no request objects: a hot `log-metric` spends its time in the HTTP
 """
 
 import asyncio
+import contextlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -97,7 +98,9 @@ class HotWrites:
 
     def _hand_out(self, verdicts: Sequence[tuple[Any, Verdict]]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(_resolve, verdicts)
+        # A closed loop: the process is ending and nobody waits any more.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(_resolve, verdicts)
 
 
 def _resolve(verdicts: Sequence[tuple[Any, Verdict]]) -> None:
