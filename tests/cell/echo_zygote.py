@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import urllib.parse
+from pathlib import Path
 from typing import Any
 
 from mlfleet import log as fleet_log
@@ -38,8 +39,8 @@ class Echo:
             os.kill(os.getpid(), signal.SIGKILL)
         if path == "/crash-once":
             flag = f"{self.config.artifact_root}/crashed"
-            if not os.path.exists(flag):  # noqa: ASYNC240
-                open(flag, "w").close()  # noqa: ASYNC230, SIM115
+            if not Path(flag).exists():  # noqa: ASYNC240
+                Path(flag).touch()  # noqa: ASYNC240
                 os.kill(os.getpid(), signal.SIGKILL)
         if path == "/half":
             await send(
@@ -103,9 +104,9 @@ class Echo:
 
 
 def build(config: InstanceConfig) -> Echo:
-    if os.path.exists(f"{config.artifact_root}/broken"):
+    if Path(f"{config.artifact_root}/broken").exists():
         raise RuntimeError("this tenant is made to fail while it starts")
-    while os.path.exists(f"{config.artifact_root}/stuck"):
+    while Path(f"{config.artifact_root}/stuck").exists():
         signal.pause()
     return Echo(config)
 
