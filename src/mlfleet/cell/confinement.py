@@ -41,6 +41,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def limits(has_own_users: bool) -> list[str]:
     """Return, in words, what this kernel and this user cannot give."""
+    _readable_folders()
     sentences = landlock.missing(landlock.abi())
     if not seccomp.is_supported():
         sentences.append("There is no system call filter for this processor (x86-64, arm64 only)")
@@ -111,13 +112,19 @@ def confine(config: InstanceConfig, folder: Path, uid: int | None) -> None:
 
 
 def _refuse_root_inside_program(artifact_root: str) -> None:
-    root = Path(artifact_root).resolve()
-    for path in _readable_paths():
-        if artifact_root.startswith("/") and root.is_relative_to(path.resolve()):
+    root = os.path.realpath(artifact_root)
+    for folder in _readable_folders():
+        if artifact_root.startswith("/") and f"{root}/".startswith(folder):
             raise FleetError(
-                f"artifact root {root} lies in {path}, which every tenant may read: "
+                f"artifact root {root} lies in {folder}, which every tenant may read: "
                 "move the data folder out of the program's folders"
             )
+
+
+@functools.cache
+def _readable_folders() -> tuple[str, ...]:
+    """Where links lead to, each with a slash at its end; found out once, before the first fork."""
+    return tuple(f"{os.path.realpath(path)}/" for path in _readable_paths())
 
 
 def _files(config: InstanceConfig, folder: Path) -> list[tuple[Path, int]]:

@@ -21,6 +21,7 @@ from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.threads import Threads
 from mlfleet.cell.wsgi import ASGIApp
 from mlfleet.database.access import DatabaseAccess
+from mlfleet.errors import FleetError
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def _config(database: DatabaseAccess, folder: str) -> InstanceConfig:
         memory_bytes=0,
         artifact_bytes=0,
         database_idle_s=60.0,
-        database_wait_s=20.0,
+        database_wait_s=5.0,
     )
 
 
@@ -120,6 +121,8 @@ async def _requests(client: _Client) -> None:
     # A name of its own, so that a database can serve two zygotes after one another.
     name = f"warm-{secrets.token_hex(4)}"
     experiment = await client.call("POST", "experiments/create", {"name": name})
+    if "experiment_id" not in experiment:
+        raise FleetError(f"MLflow could not be warmed on its throw-away database: {experiment}")
     experiment_id = experiment["experiment_id"]
     created = await client.call("POST", "runs/create", {"experiment_id": experiment_id})
     run_id = created["run"]["info"]["run_id"]

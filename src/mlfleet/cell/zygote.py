@@ -6,6 +6,7 @@ exists at a fork can leave a lock held for ever in the child. Orders come as pac
 socket (see `protocol`); when that socket closes the gateway is gone, and so is the zygote's reason.
 """
 
+import contextlib
 import gc
 import logging
 import os
@@ -104,7 +105,21 @@ class Zygote:
             if pid == 0:
                 return
             shutil.rmtree(self.folders.pop(pid), ignore_errors=True)
-            protocol.send(self.orders, exited=pid, status=status)
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                protocol.send(self.orders, exited=pid, status=status)
+
+    def finish(self, within_s: float) -> None:
+        """See the last instances out: they drain when the gateway is gone, or are killed."""
+        deadline = time.monotonic() + within_s
+        while self.folders and time.monotonic() < deadline:
+            self.reap()
+            time.sleep(0.02)
+        for pid in self.folders:
+            log.warning("instance_killed", extra={"instance": pid})
+            os.kill(pid, signal.SIGKILL)
+        while self.folders:
+            self.reap()
+            time.sleep(0.02)
 
 
 def main() -> None:
@@ -128,7 +143,9 @@ def main() -> None:
     gc.freeze()
     heap.fill_holes()
     protocol.send(orders, ready=True, warm_s=round(time.monotonic() - started, 3), limits=limits)
-    Zygote(orders, build).run()
+    zygote = Zygote(orders, build)
+    zygote.run()
+    zygote.finish(within_s=instance.DRAIN_S + 1)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,92 @@
+"""A real zygote: what it says, what it holds, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlfleet.cell import protocol, zygote
+from mlfleet.cell.protocol import InstanceConfig, WarmOrder
+from mlfleet.database.access import DatabaseAccess
+from mlfleet.database.admin import Admin
+from tests.cell.zygotes import TestInstance, TestZygote, running_zygote
+
+
+def wake(running: TestZygote, admin: Admin, folder: Path) -> TestInstance:
+    admin.clone(9200, "password")
+    (folder / "artifacts").mkdir(exist_ok=True)
+    access = admin.access(9200, "password")
+    config = InstanceConfig("t", access, str(folder / "artifacts"), "secret", 0, 0, 5, 5)
+    return running.fork(config, folder / "tenant.log")
+
+
+def test_it_is_single_threaded_and_knows_no_tenant(admin: Admin, tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with (
+        admin.throwaway() as database,
+        running_zygote(database, tmp_path / "log", temporary=temporary) as (running, ready),
+    ):
+        assert any("share one user" in sentence for sentence in ready["limits"])
+        own = Path(f"/proc/{running.process.pid}")
+        assert len(list((own / "task").iterdir())) == 1
+        instance = wake(running, admin, tmp_path)
+        assert instance.call("GET", "/health")[0] == 200
+        # A folder of its own, taken away however the instance ends.
+        assert len(list(temporary.iterdir())) == 1
+        os.kill(instance.pid, signal.SIGKILL)
+        running.wait_for_exit(instance.pid)
+        assert list(temporary.iterdir()) == []
+        environ = (own / "environ").read_bytes()
+        assert b"secret" not in environ
+        instance.control.close()
+
+
+def test_when_the_gateway_is_gone_instances_and_zygote_end(admin: Admin, tmp_path: Path) -> None:
+    with (
+        admin.throwaway() as database,
+        running_zygote(database, tmp_path / "log") as (running, _),
+    ):
+        instance = wake(running, admin, tmp_path)
+        assert instance.call("GET", "/health")[0] == 200
+        instance.control.close()
+        running.orders.shutdown(socket.SHUT_RDWR)
+        assert running.process.wait(20) == 0
+        assert not Path(f"/proc/{instance.pid}").exists()
+
+
+def test_a_database_that_cannot_be_reached_ends_it_with_the_reason(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    nowhere = DatabaseAccess("127.0.0.1", 1, "none", "nobody", "none")
+    with ours, theirs, (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            zygote.command(theirs.fileno()),
+            env=zygote.environment(),
+            pass_fds=[theirs.fileno()],
+            stdout=log,
+            stderr=log,
+        )
+        ours.send(WarmOrder(nowhere).encode())
+        assert process.wait(60) != 0
+    assert "MLflow could not be warmed" in (tmp_path / "log").read_text()
+
+
+def test_the_environment_carries_no_secret() -> None:
+    environ = {"MLFLEET_ADMIN_URI": "postgresql://u:secret@h/d", "TZ": "UTC", "AWS_SECRET": "x"}
+    assert set(zygote.environment(environ)) == {
+        "TZ",
+        "LC_ALL",
+        "MALLOC_ARENA_MAX",
+        "UV_USE_IO_URING",
+    }
+
+
+@pytest.mark.parametrize("uid", [None, 70_001])
+def test_messages_survive_the_journey(uid: int | None) -> None:
+    order = protocol.ForkOrder("demo", uid)
+    assert protocol.decode_order(order.encode()) == order
+    warm = WarmOrder(DatabaseAccess("h", 1, "n", "u", "p"), has_own_users=True)
+    assert protocol.decode_order(warm.encode()) == warm
