@@ -149,7 +149,7 @@ def test_thousands_of_idle_connections_are_held_and_hurt_nobody(
 def test_a_client_that_leaves_while_held_leaves_nothing_behind(
     echo_cells: Callable[..., EchoCell],
 ) -> None:
-    cell = echo_cells(max_awake=1, idle_s=1.0)
+    cell = echo_cells(max_awake=1)
     token = cell.catalogue.put("demo")
     (cell.folder / "artifacts" / "1").mkdir(parents=True)
     (cell.folder / "artifacts" / "1" / "stuck").touch()

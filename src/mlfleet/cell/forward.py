@@ -149,13 +149,10 @@ class BodyTooLargeError(Exception):
 class Relay:
     """Writes an instance's response to the client."""
 
-    def __init__(
-        self, incoming: Incoming, upstream: Upstream, route: Route, *, close: bool
-    ) -> None:
+    def __init__(self, incoming: Incoming, upstream: Upstream, route: Route) -> None:
         self._incoming = incoming
         self._upstream = upstream
         self._route = route
-        self._close = close
         self.sent_bytes = 0
         self.store_route: bytes = b""
         """What the store said about a write call: hot, stock, or nothing."""
@@ -219,8 +216,7 @@ class Relay:
                 lines.append(b"transfer-encoding: chunked\r\n")
             else:
                 self._incoming.close = True
-        if self._close or self._incoming.close:
-            self._incoming.close = True
+        if self._incoming.close:
             lines.append(b"connection: close\r\n")
         elif self._incoming.message.version < (1, 1):
             lines.append(b"connection: keep-alive\r\n")

@@ -1,34 +1,34 @@
 """The gateway: every request of every tenant passes here, once.
 
 Reads as the order of its questions: which tenant (routing), who asks (access), is there room
-(breaker), is it awake (waking), and then carries the request (forward). Each question is a pure
-function or a small part of its own; this module only asks them and writes the answer.
+(breaker), and then has the request delivered (delivery). Each question is a pure function or a
+small part of its own; this module only asks them and writes the answer.
 """
 
 import asyncio
-import contextlib
-import dataclasses
 import logging
 import time
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestPayloadError
+
 from mlfleet.catalogue.tokens import Token, digest
-from mlfleet.cell import access, answers, browser, forward, routing
+from mlfleet.cell import access, answers, browser, routing
 from mlfleet.cell.access import Sessions
-from mlfleet.cell.answers import Answer, BadRequestError, InterruptedRequestError
+from mlfleet.cell.answers import Answer, BadRequestError
 from mlfleet.cell.breaker import Breaker
-from mlfleet.cell.forward import Body, BodyTooLargeError, Relay
-from mlfleet.cell.instances import Instance
+from mlfleet.cell.delivery import Delivery, Limits, Request
+from mlfleet.cell.forward import Body
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.request_log import Record, RequestLog
 from mlfleet.cell.routing import Hosts, Route
 from mlfleet.cell.server import Incoming
 from mlfleet.cell.tenants import Known, Tenants
-from mlfleet.cell.upstream import Head, LostError, Upstream
+from mlfleet.cell.upstream import LostError
 from mlfleet.cell.waking import Instances
 from mlfleet.errors import (
-    DatabaseAwayError,
     FleetError,
     NoCapacityError,
     QuotaError,
@@ -40,19 +40,6 @@ log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
 """In the log only: the client went away before the answer was complete."""
-ATTEMPTS = 3
-"""Instances one request may be sent to before it is refused; a request that may not be repeated
-counts only those that cannot have seen it."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """Bounds of one request."""
-
-    hold_s: float
-    queue: int
-    max_body_bytes: int
-    client_idle_s: float
 
 
 class Caller(NamedTuple):
@@ -77,7 +64,7 @@ class Gateway:
         request_log: RequestLog | None = None,
     ) -> None:
         self._tenants = tenants
-        self._instances = instances
+        self._delivery = Delivery(instances, limits, metrics, scheme)
         self._hosts = hosts
         self._sessions = sessions
         self._limits = limits
@@ -87,7 +74,11 @@ class Gateway:
         self._breakers: dict[str, Breaker] = {}
         self.not_ready = "starting"
         """Why /readyz says no; empty when it says yes."""
-        self.is_draining = False
+
+    def drain(self) -> None:
+        """Say that this gateway is going, and end each connection after its answer."""
+        self.not_ready = "draining"
+        self._delivery.is_draining = True
 
     async def handle(self, incoming: Incoming) -> None:
         """Answer one request."""
@@ -119,6 +110,8 @@ class Gateway:
             answer = await self._answer_or_forward(incoming, route, record)
         except FleetError as exc:
             answer = answers.refusal(exc, asks_password=not own_host)
+        except (RequestPayloadError, HttpProcessingError):
+            answer = answers.refusal(BadRequestError("The body is not framed as its head says"))
         except TimeoutError:
             late = f"No byte of the body came for {self._limits.client_idle_s:g} s"
             answer = answers.refusal(BadRequestError(late, status=408))
@@ -137,7 +130,7 @@ class Gateway:
             return
         if answer.close or not incoming.body.is_eof():
             incoming.close = True
-        close = incoming.close or self.is_draining
+        close = incoming.close or self._delivery.is_draining
         data = answer.encode(with_body=incoming.message.method != "HEAD", close=close)
         record.sent_bytes = len(answer.body)
         incoming.write(data)
@@ -182,7 +175,30 @@ class Gateway:
                 return browser.to_login(route.path)
             raise
         self._check_request(incoming, route, caller)
-        return await self._admit(incoming, route, known, caller, record)
+        breaker = self._breaker(known)
+        await breaker.enter(self._limits.hold_s)
+        try:
+            if self._is_navigation(incoming):
+                reason = await self._delivery.is_slow(route.tenant)
+                if reason:
+                    return browser.waiting_page(route.tenant, reason)
+            user = caller.token.name
+            await self._delivery.deliver(Request(incoming, route, user, record))
+            return None
+        finally:
+            breaker.leave()
+            if breaker.is_idle:
+                self._breakers.pop(route.tenant, None)
+
+    def _breaker(self, known: Known) -> Breaker:
+        """Return the tenant's breaker with its present quota; kept only while it is in use."""
+        concurrency = known.tenant.quota.concurrency
+        breaker = self._breakers.get(known.tenant.name)
+        if breaker is None:
+            breaker = Breaker(concurrency, self._limits.queue)
+            self._breakers[known.tenant.name] = breaker
+        breaker.concurrency = concurrency
+        return breaker
 
     def _own_page(self, incoming: Incoming, route: Route) -> Answer:
         path = route.path.partition("?")[0]
@@ -273,161 +289,3 @@ class Gateway:
             headers.get("Accept", ""),
             headers.get("Sec-Fetch-Mode", ""),
         )
-
-    # Is there room, is it awake.
-
-    async def _admit(
-        self, incoming: Incoming, route: Route, known: Known, caller: Caller, record: Record
-    ) -> Answer | None:
-        breaker = self._breakers.get(route.tenant)
-        if breaker is None:
-            breaker = Breaker(known.tenant.quota.concurrency, self._limits.queue)
-            self._breakers[route.tenant] = breaker
-        breaker.concurrency = known.tenant.quota.concurrency
-        await breaker.enter(self._limits.hold_s)
-        try:
-            if self._is_navigation(incoming) and (reason := await self._is_slow(route.tenant)):
-                return browser.waiting_page(route.tenant, reason)
-            await self._forward(incoming, route, caller, record)
-            return None
-        finally:
-            breaker.leave()
-            if breaker.is_idle:
-                self._breakers.pop(route.tenant, None)
-
-    async def _is_slow(self, tenant: str) -> str:
-        """Return why a page has to wait; empty if the instance is up or comes up at once."""
-        instance = self._instances.get(tenant)
-        if instance is not None and instance.ready.is_set():
-            return ""
-        try:
-            async with asyncio.timeout(browser.WAITING_AFTER_S):
-                instance = await self._instances.wake(tenant)
-                await instance.ready.wait()
-        except TimeoutError:
-            return "This takes a moment. The page opens by itself."
-        except (NoCapacityError, DatabaseAwayError) as exc:
-            await asyncio.sleep(browser.WAITING_AFTER_S / 2)
-            return str(exc)
-        return ""
-
-    async def _forward(
-        self, incoming: Incoming, route: Route, caller: Caller, record: Record
-    ) -> None:
-        """Send the request to the tenant's instance and its answer to the client.
-
-        Raises:
-            NoCapacityError: no instance could be had, or the one that had it went away.
-        """
-        body = Body(incoming, self._limits.client_idle_s)
-        if "Expect" in incoming.message.headers and not incoming.body.is_eof():
-            incoming.write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await body.read_small()
-        head = forward.request_head(incoming, route, caller.token.name, self._scheme, body)
-        method = incoming.message.method
-        may_repeat = forward.may_repeat(method, route.path)
-        for _ in range(ATTEMPTS):
-            instance = self._instances.get(route.tenant)
-            if instance is None:
-                record.woke = True
-                instance = await self._instances.wake(route.tenant)
-                if not instance.is_usable:
-                    continue
-            try:
-                await self._exchange(incoming, route, instance, head, body, record)
-                return
-            except LostError as exc:
-                if incoming.started:
-                    raise
-                # What was not ready has read nothing but its configuration.
-                may_send_again = may_repeat or exc.was_unread or not instance.ready.is_set()
-                if not may_send_again or (body.whole is None and body.read_bytes):
-                    break
-        raise InterruptedRequestError(
-            f"The instance of {route.tenant!r} went away before it answered; try again"
-        )
-
-    async def _exchange(
-        self,
-        incoming: Incoming,
-        route: Route,
-        instance: Instance,
-        head: bytes,
-        body: Body,
-        record: Record,
-    ) -> None:
-        """One try at one instance.
-
-        Raises:
-            LostError: it went away; `incoming.started` tells whether the client has seen any of it.
-        """
-        instance.in_flight += 1
-        upstream: Upstream | None = None
-        is_waking = not instance.ready.is_set()
-        if is_waking:
-            self._metrics.held.inc()
-        try:
-            upstream = await instance.connection()
-            is_head = incoming.message.method == "HEAD"
-            if body.whole is not None:
-                upstream.start(head + body.whole, is_head=is_head)
-                response = await upstream.head()
-                await self._relay(incoming, route, upstream, response, body, record)
-            else:
-                upstream.start(head, is_head=is_head)
-                await self._stream(incoming, route, upstream, body, record)
-        finally:
-            if is_waking:
-                self._metrics.held.dec()
-            instance.in_flight -= 1
-            instance.last_used = time.monotonic()
-            if upstream is not None:
-                instance.give_back(upstream)
-
-    async def _stream(
-        self, incoming: Incoming, route: Route, upstream: Upstream, body: Body, record: Record
-    ) -> None:
-        """Send a long body while waiting for the answer, which may come before its end."""
-        upload = asyncio.create_task(body.stream(upstream, self._limits.max_body_bytes))
-        answered = asyncio.create_task(upstream.head())
-        try:
-            await asyncio.wait([upload, answered], return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done() and (exc := upload.exception()) is not None:
-                if isinstance(exc, BodyTooLargeError):
-                    limit = self._limits.max_body_bytes
-                    raise QuotaError(f"A body of more than {limit} bytes is not allowed here")
-                if not isinstance(exc, LostError):
-                    raise exc
-            response = await answered
-            await self._relay(incoming, route, upstream, response, body, record)
-            if not upload.done():
-                # The answer came early (a refusal): the rest of the body interests nobody.
-                incoming.close = True
-        finally:
-            if not upload.done() or upload.cancelled() or upload.exception():
-                upstream.close()
-            for task in (upload, answered):
-                task.cancel()
-                with contextlib.suppress(BaseException):
-                    await task
-
-    async def _relay(
-        self,
-        incoming: Incoming,
-        route: Route,
-        upstream: Upstream,
-        response: Head,
-        body: Body,
-        record: Record,
-    ) -> None:
-        relay = Relay(incoming, upstream, route, close=self.is_draining)
-        record.status = response.status
-        try:
-            await relay.run(response)
-        finally:
-            record.received_bytes = body.read_bytes
-            record.sent_bytes = relay.sent_bytes
-            if relay.store_route:
-                record.store_route = relay.store_route.decode("latin-1")
-                if (counter := self._metrics.by_route.get(record.store_route)) is not None:
-                    counter.inc()

@@ -100,6 +100,12 @@ class Instance:
         with contextlib.suppress(LostError):
             await self._send(protocol.SLEEP, [])
 
+    def abandon(self) -> None:
+        """Let go of an instance that did not come about; what was forked of it ends by itself."""
+        self.is_leaving = True
+        if not self.gone.is_set():
+            self._has_gone()
+
     def kill(self) -> None:
         """End the process at once, if it still lives."""
         if self.pid and not self.gone.is_set():

@@ -15,7 +15,8 @@ from pathlib import Path
 from mlfleet.catalogue.models import Tenant
 from mlfleet.cell import admin
 from mlfleet.cell.access import Sessions
-from mlfleet.cell.gateway import Gateway, Limits
+from mlfleet.cell.delivery import Limits
+from mlfleet.cell.gateway import Gateway
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.request_log import RequestLog
 from mlfleet.cell.routing import Hosts
@@ -119,15 +120,15 @@ class Service:
         await self.tenants.was_reached.wait()
         self.gateway.not_ready = "the zygote is warming up"
         await self.zygote.wait_warm()
-        if not self.gateway.is_draining:
+        if not self._stopping.is_set():
             self.gateway.not_ready = ""
             log.info("ready")
 
     async def _drain(self, server: Server, listener: asyncio.Server) -> None:
         deadline = time.monotonic() + self.settings.drain_s
         log.info("draining", extra={"drain_s": self.settings.drain_s})
-        self.gateway.not_ready = "draining"
-        self.gateway.is_draining = server.is_draining = True
+        self.gateway.drain()
+        server.is_draining = True
         await asyncio.sleep(ACCEPT_GRACE_S)
         listener.close()
         left = server.close_idle()

@@ -21,7 +21,7 @@ from mlfleet.cell.instances import Instance
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.upstream import LostError
-from mlfleet.cell.zygote_link import ZygoteLink
+from mlfleet.cell.zygote_link import ZygoteDiedError, ZygoteLink
 from mlfleet.errors import DatabaseAwayError, NoCapacityError
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,11 @@ class Instances:
             async with asyncio.timeout(self._settings.hold_s):
                 await self._take_place(tenant)
                 birth = await self._provided(tenant)
-                return await self._start(tenant, birth, started)
+                while True:
+                    try:
+                        return await self._start(tenant, birth, started)
+                    except ZygoteDiedError as exc:
+                        log.warning("fork_again", extra={"tenant": tenant, "reason": str(exc)})
         except TimeoutError as exc:
             self._metrics.wake_failures.inc()
             raise NoCapacityError(
@@ -250,8 +254,7 @@ class Instances:
             with theirs:
                 instance.pid = await self.zygote.fork(tenant, birth.uid, theirs, log_file)
         except BaseException as exc:
-            # Its control socket closes with the last copy of the other end, which ends the process.
-            instance.is_leaving = True
+            instance.abandon()
             if isinstance(exc, LostError):
                 raise NoCapacityError(
                     f"The instance of {tenant!r} ended at once; try again"

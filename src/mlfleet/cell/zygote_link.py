@@ -28,6 +28,10 @@ WarmDatabase = Callable[[], contextlib.AbstractAsyncContextManager[DatabaseAcces
 """Gives a throw-away database for as long as the zygote warms up."""
 
 
+class ZygoteDiedError(NoCapacityError):
+    """The zygote died before it answered an order; the next one will take it."""
+
+
 class ZygoteLink:
     """Keeps one warm zygote and passes it fork orders."""
 
@@ -92,7 +96,8 @@ class ZygoteLink:
         """Return the process number of a new instance for this tenant.
 
         Raises:
-            NoCapacityError: the zygote died, or the fork failed; try again.
+            ZygoteDiedError: order it again.
+            NoCapacityError: the fork failed; try again later.
         """
         await self._is_warm.wait()
         assert self._orders is not None
@@ -101,7 +106,8 @@ class ZygoteLink:
         try:
             protocol.send_with_descriptors(self._orders, packet, [control.fileno(), log_file])
         except OSError as exc:
-            raise NoCapacityError(f"The zygote takes no orders ({exc}); try again") from exc
+            self._lose()
+            raise ZygoteDiedError(f"The zygote takes no orders ({exc}); try again") from exc
         self._forks.append(forked)
         # Shielded: answers come in the order of the orders, so each keeps its place in the queue.
         return await asyncio.shield(forked)
@@ -185,5 +191,5 @@ class ZygoteLink:
             self._orders.close()
             self._orders = None
         while self._forks:
-            died = NoCapacityError("The zygote died while it made this process; try again")
+            died = ZygoteDiedError("The zygote died while it made this process; try again")
             self._answer(lambda fork, exc=died: fork.set_exception(exc))  # type: ignore[misc]

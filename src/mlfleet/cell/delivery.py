@@ -1,0 +1,184 @@
+"""Deliver one request to its tenant's instance: wake it, send, send again where that is safe.
+
+What may be sent again is decided by what is known: an instance that was not ready, or a connection
+that was reset with the request unread, cannot have acted on it; some calls leave the same behind
+when they run twice. Everything else becomes a 429, and the client decides.
+"""
+
+import asyncio
+import dataclasses
+import time
+
+from mlfleet.cell import browser, forward
+from mlfleet.cell.answers import InterruptedRequestError
+from mlfleet.cell.forward import Body, BodyTooLargeError, Relay
+from mlfleet.cell.instances import Instance
+from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.request_log import Record
+from mlfleet.cell.routing import Route
+from mlfleet.cell.server import Incoming
+from mlfleet.cell.upstream import Head, LostError, Upstream
+from mlfleet.cell.waking import Instances
+from mlfleet.errors import DatabaseAwayError, NoCapacityError, QuotaError
+
+ATTEMPTS = 3
+"""Instances one request is sent to at most before it is refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """Bounds of one request."""
+
+    hold_s: float
+    queue: int
+    max_body_bytes: int
+    client_idle_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """A request that was let in, and what to note about it."""
+
+    incoming: Incoming
+    route: Route
+    user: str
+    """Name of the token that it came with."""
+    record: Record
+
+
+class Delivery:
+    """Carries requests to instances."""
+
+    def __init__(self, instances: Instances, limits: Limits, metrics: Metrics, scheme: str) -> None:
+        self._instances = instances
+        self._limits = limits
+        self._metrics = metrics
+        self._scheme = scheme
+        self.is_draining = False
+        """Close each client's connection after its answer."""
+
+    async def is_slow(self, tenant: str) -> str:
+        """Return why a page has to wait; empty if the instance is up or comes up at once."""
+        instance = self._instances.get(tenant)
+        if instance is not None and instance.ready.is_set():
+            return ""
+        try:
+            async with asyncio.timeout(browser.WAITING_AFTER_S):
+                instance = await self._instances.wake(tenant)
+                await instance.ready.wait()
+        except TimeoutError:
+            return "This takes a moment. The page opens by itself."
+        except (NoCapacityError, DatabaseAwayError) as exc:
+            await asyncio.sleep(browser.WAITING_AFTER_S / 2)
+            return str(exc)
+        return ""
+
+    async def deliver(self, request: Request) -> None:
+        """Send the request to the tenant's instance and its answer to the client.
+
+        Raises:
+            NoCapacityError: no instance could be had, or the one that had it went away.
+            LostError: the answer broke off in the middle.
+        """
+        incoming, route = request.incoming, request.route
+        body = Body(incoming, self._limits.client_idle_s)
+        if "Expect" in incoming.message.headers and not incoming.body.is_eof():
+            incoming.write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await body.read_small()
+        head = forward.request_head(incoming, route, request.user, self._scheme, body)
+        method = incoming.message.method
+        may_repeat = forward.may_repeat(method, route.path)
+        for _ in range(ATTEMPTS):
+            instance = self._instances.get(route.tenant)
+            if instance is None:
+                request.record.woke = True
+                instance = await self._instances.wake(route.tenant)
+                if not instance.is_usable:
+                    continue
+            try:
+                await self._exchange(request, instance, head, body)
+                return
+            except LostError as exc:
+                if incoming.started:
+                    raise
+                # What was not ready has read nothing but its configuration.
+                may_send_again = may_repeat or exc.was_unread or not instance.ready.is_set()
+                if not may_send_again or (body.whole is None and body.read_bytes):
+                    break
+        raise InterruptedRequestError(
+            f"The instance of {route.tenant!r} went away before it answered; try again"
+        )
+
+    async def _exchange(
+        self, request: Request, instance: Instance, head: bytes, body: Body
+    ) -> None:
+        """One try at one instance.
+
+        Raises:
+            LostError: it went away; `incoming.started` tells whether the client has seen any of it.
+        """
+        instance.in_flight += 1
+        upstream: Upstream | None = None
+        is_waking = not instance.ready.is_set()
+        if is_waking:
+            self._metrics.held.inc()
+        try:
+            upstream = await instance.connection()
+            is_head = request.incoming.message.method == "HEAD"
+            if body.whole is not None:
+                upstream.start(head + body.whole, is_head=is_head)
+                response = await upstream.head()
+                await self._relay(request, upstream, response, body)
+            else:
+                upstream.start(head, is_head=is_head)
+                await self._stream(request, upstream, body)
+        finally:
+            if is_waking:
+                self._metrics.held.dec()
+            instance.in_flight -= 1
+            instance.last_used = time.monotonic()
+            if upstream is not None:
+                instance.give_back(upstream)
+
+    async def _stream(self, request: Request, upstream: Upstream, body: Body) -> None:
+        """Send a long body while waiting for the answer, which may come before its end."""
+        upload = asyncio.create_task(body.stream(upstream, self._limits.max_body_bytes))
+        answered = asyncio.create_task(upstream.head())
+        try:
+            await asyncio.wait([upload, answered], return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done() and (exc := upload.exception()) is not None:
+                if isinstance(exc, BodyTooLargeError):
+                    limit = self._limits.max_body_bytes
+                    raise QuotaError(f"A body of more than {limit} bytes is not allowed here")
+                if not isinstance(exc, LostError):
+                    raise exc
+            response = await answered
+            await self._relay(request, upstream, response, body)
+            if not upload.done():
+                # The answer came early (a refusal): the rest of the body interests nobody.
+                request.incoming.close = True
+        finally:
+            if not upload.done() or upload.cancelled() or upload.exception():
+                upstream.close()
+            upload.cancel()
+            answered.cancel()
+            # Gathered, not awaited: whatever they say now has been dealt with.
+            await asyncio.gather(upload, answered, return_exceptions=True)
+
+    async def _relay(
+        self, request: Request, upstream: Upstream, response: Head, body: Body
+    ) -> None:
+        record = request.record
+        if self.is_draining:
+            request.incoming.close = True
+        relay = Relay(request.incoming, upstream, request.route)
+        record.status = response.status
+        try:
+            await relay.run(response)
+        finally:
+            record.received_bytes = body.read_bytes
+            record.sent_bytes = relay.sent_bytes
+            if relay.store_route:
+                record.store_route = relay.store_route.decode("latin-1")
+                if (counter := self._metrics.by_route.get(record.store_route)) is not None:
+                    counter.inc()
