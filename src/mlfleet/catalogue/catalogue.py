@@ -31,7 +31,12 @@ from mlfleet.catalogue.names import TenantName, label, tenant_name
 from mlfleet.catalogue.tokens import Token, access_of, digest, new_token
 from mlfleet.database.connect import connect, libpq_uri
 from mlfleet.database.template import mlflow_version
-from mlfleet.errors import DatabaseAwayError, FleetError, UnknownTenantError
+from mlfleet.errors import (
+    DatabaseAwayError,
+    FleetError,
+    UnknownTenantError,
+    UnknownTokenError,
+)
 
 DATABASE = "mlfleet_catalogue"
 POOL_CONNECTIONS = 4
@@ -274,7 +279,10 @@ class Catalogue:
             statement.where(TokenRow.tenant_id == tenant_id, TokenRow.name == name)
         )
         if done.rowcount == 0:
-            raise FleetError(f"tenant {tenant!r} has no token named {name!r}")
+            raise UnknownTokenError(
+                f"tenant {tenant!r} has no token named {name!r}:"
+                f" `mlfleet token list {tenant}` shows all"
+            )
 
     # Audit
 
