@@ -10,7 +10,7 @@ from mlfleet.runtime.folder import DataFolder
 from mlfleet.settings import Settings
 
 
-@click.group()
+@click.group(short_help="Prepare a Postgres of your own.")
 def database() -> None:
     """The fleet's Postgres."""
 

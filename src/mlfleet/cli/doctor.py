@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlfleet.runtime.checks import Finding
 
 
-@click.command()
+@click.command(short_help="Say what is wrong and how to mend it.")
 @data_option
 @json_option
 def doctor(data: Path, as_json: bool) -> None:

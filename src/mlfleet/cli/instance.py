@@ -17,7 +17,7 @@ from mlfleet.runtime.folder import DataFolder
 FOLLOW_S = 0.2
 
 
-@click.command()
+@click.command(short_help="Wake a tenant's instance.")
 @click.argument("tenant")
 @fleet_command
 def wake(fleet: Fleet, tenant: str, as_json: bool) -> None:
@@ -30,7 +30,7 @@ def wake(fleet: Fleet, tenant: str, as_json: bool) -> None:
         click.echo(f"{tenant} is awake")
 
 
-@click.command()
+@click.command(short_help="Put a tenant's instance to sleep.")
 @click.argument("tenant")
 @fleet_command
 def sleep(fleet: Fleet, tenant: str, as_json: bool) -> None:
@@ -43,7 +43,7 @@ def sleep(fleet: Fleet, tenant: str, as_json: bool) -> None:
         click.echo(f"{tenant} is asleep")
 
 
-@click.command()
+@click.command(short_help="Print the newest lines of a log.")
 @click.argument("tenant", required=False)
 @click.option("--cell", is_flag=True, help="Read the cell's log instead of a tenant's.")
 @click.option("--postgres", is_flag=True, help="Read the embedded Postgres' log.")

@@ -14,7 +14,7 @@ SHOWN = 50
 HEADER = ["TENANT", "TIER", "CELL", "STATE", "LAST REQUEST", "MEMORY", "CONN", "WAKES", "LAST WAKE"]
 
 
-@click.command()
+@click.command(short_help="Show tenants, cells and database.")
 @click.option("--all", "show_all", is_flag=True, help=f"Show more than {SHOWN} tenants.")
 @fleet_command
 def status(fleet: Fleet, show_all: bool, as_json: bool) -> None:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from mlfleet.catalogue.models import CreatedTenant, Quota, Tenant, Tier
 
 
-@click.group()
+@click.group(short_help="Register tenants, look at them, delete them.")
 def tenant() -> None:
-    """Tenants: register, look at, back up, delete."""
+    """Tenants: register them, look at them, delete them."""
 
 
 @tenant.command()

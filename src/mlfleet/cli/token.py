@@ -27,7 +27,7 @@ class Duration(click.ParamType[datetime.timedelta]):
         return datetime.timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
 
 
-@click.group()
+@click.group(short_help="Say who may use a tenant.")
 def token() -> None:
     """Tokens of a tenant: named, read-write or read-only, expiring if wanted.
 

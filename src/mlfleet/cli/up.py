@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlfleet.runtime.local import LocalFleet
 
 
-@click.command()
+@click.command(short_help="Run a fleet on this machine until Ctrl-C.")
 @click.option("--port", type=click.IntRange(1, 65535), help="[default: 8080]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @data_option
