@@ -181,3 +181,20 @@ def test_doctor_calls_a_dead_pooler_and_an_impossible_budget_problems(fleet, tmp
 
 def test_preparing_the_database_again_changes_nothing(fleet):
     assert fleet.command("database", "prepare")["ready"] is True
+
+
+@pytest.mark.parametrize("form", ["folder", "file.tar"])
+def test_a_backup_of_an_awake_tenant_restores_under_another_name(fleet, tenant, tmp_path, form):
+    name, target = tenant["name"], tmp_path / form
+    _, run = fleet.call(name, tenant["token"], "runs/create", {"experiment_id": "0"})
+    run_id = run["run"]["info"]["run_id"]
+    row = {"run_id": run_id, "key": "loss", "value": 0.5, "timestamp": 1, "step": 3}
+    assert fleet.call(name, tenant["token"], "runs/log-metric", row)[0] == 200
+    assert fleet.command("tenant", "backup", name, target)["file_count"] >= 1
+    restored = fleet.command("tenant", "restore", target, "--as", f"{name}-copy")
+    _, copy = fleet.call(f"{name}-copy", restored["token"], f"runs/get?run_id={run_id}")
+    [metric] = copy["run"]["data"]["metrics"]
+    assert (metric["key"], metric["value"], metric["step"]) == ("loss", 0.5, 3)
+    again = fleet.run("tenant", "restore", target)
+    assert again.returncode == 1
+    assert "exists" in again.stderr

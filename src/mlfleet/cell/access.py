@@ -75,7 +75,8 @@ def valid_token(tokens: dict[str, Token], sha256_hex: str, now: datetime) -> Tok
     token = tokens.get(sha256_hex)
     if token is None:
         raise UnauthorizedError(
-            "This token is not (or no longer) valid here; `mlfleet token create TENANT` makes one"
+            "This token is not (or no longer) valid here; "
+            "`mlfleet token create TENANT NAME` makes one"
         )
     if token.expires_at is not None and token.expires_at <= now:
         raise UnauthorizedError(

@@ -1,6 +1,7 @@
 """`mlfleet tenant`: who is registered, and what they own."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
     from mlfleet.catalogue.models import CreatedTenant, Quota, Tenant, Tier
 
 
-@click.group(short_help="Register tenants, look at them, delete them.")
+@click.group(short_help="Create, list, show, delete, back up, restore.")
 def tenant() -> None:
-    """Tenants: register them, look at them, delete them."""
+    """Tenants: register, look at, back up, delete."""
 
 
 @tenant.command()
@@ -165,3 +166,41 @@ def delete(fleet: Fleet, name: str, yes: bool, as_json: bool) -> None:
         print_json({"name": name, "id": found.id, "deleted": True})
     else:
         click.echo(f"{name} is deleted")
+
+
+@tenant.command()
+@click.argument("name")
+@click.argument("target", type=click.Path(path_type=Path))
+@fleet_command
+def backup(fleet: Fleet, name: str, target: Path, as_json: bool) -> None:
+    """Write a tenant, asleep or awake, to TARGET: a new folder, or one file if it ends in .tar.
+
+    It holds the database as of one moment, the artifacts, and a manifest with checksums.
+    """
+    from mlfleet.catalogue.backup import backup as back_up
+
+    with progress(f"backing {name} up"):
+        facts = back_up(fleet.provisioner, name, fleet.folder.artifacts, target.absolute())
+    if as_json:
+        print_json({"name": name, "target": str(target.absolute()), **facts})
+    else:
+        click.echo(f"{name} is in {target}: the database and {facts['file_count']} files")
+
+
+@tenant.command()
+@click.argument("source", type=click.Path(exists=True, path_type=Path))
+@click.option("--as", "as_name", metavar="NAME", help="Restore under another name.")
+@fleet_command
+def restore(fleet: Fleet, source: Path, as_name: str | None, as_json: bool) -> None:
+    """Make a tenant from a backup and show its new token; SOURCE is checked before it is used."""
+    from mlfleet.catalogue.backup import restore as restore_tenant
+
+    with progress(f"restoring {source}"):
+        created = restore_tenant(
+            fleet.provisioner, source.absolute(), fleet.folder.artifacts, as_name
+        )
+    row = _created(fleet, created)
+    if as_json:
+        print_json(row)
+    else:
+        click.echo(_created_line(row))
