@@ -82,6 +82,23 @@ class Admin:
         with _readable(f"clone a database for tenant id {tenant_id}"), self._locked(tenant_id) as c:
             return self._make(c, name, password, version or template.mlflow_version())
 
+    @contextlib.contextmanager
+    def filling(self, tenant_id: int, password: str) -> Iterator[None]:
+        """Make a tenant's database empty, for the body to fill as the administrator.
+
+        Closed to everybody else until the body is done; then the grants are given and the
+        tenant's role is let in.
+        """
+        name = database_name(tenant_id)
+        with _readable(f"make database {name}"), self._locked(tenant_id) as connection:
+            self._ensure_role(connection, name, password)
+            _run(connection, "CREATE DATABASE {} TEMPLATE template0 ALLOW_CONNECTIONS false",
+                 sql.Identifier(name))  # fmt: skip
+            close_to_others(connection, name)
+            yield
+            template.grant(self.uri, name)
+            open_to_role(connection, name, name)
+
     def access(self, tenant_id: int, password: str) -> DatabaseAccess:
         """Return what a tenant's instance needs to connect."""
         name = database_name(tenant_id)
@@ -164,18 +181,21 @@ class Admin:
                     _run(connection, "SELECT pg_advisory_unlock_all()")
 
     def _make(self, connection: Connection, name: str, password: str, version: str) -> bool:
-        database = sql.Identifier(name)
-        if _exists(connection, "pg_roles", "rolname", name):
-            statement = "ALTER ROLE {} LOGIN PASSWORD {}"
-        else:
-            statement = f"CREATE ROLE {{}} LOGIN PASSWORD {{}} CONNECTION LIMIT {ROLE_CONNECTIONS}"
-            statement += f" IN ROLE {template.GROUP_ROLE}"
-        _run(connection, statement, database, sql.Literal(verifier(password)))
+        self._ensure_role(connection, name, password)
         is_new = not _exists(connection, "pg_database", "datname", name)
         if is_new:
             _create(connection, name, template.template_name(version))
         open_to_role(connection, name, name)
         return is_new
+
+    def _ensure_role(self, connection: Connection, name: str, password: str) -> None:
+        role = sql.Identifier(name)
+        if _exists(connection, "pg_roles", "rolname", name):
+            statement = "ALTER ROLE {} LOGIN PASSWORD {}"
+        else:
+            statement = f"CREATE ROLE {{}} LOGIN PASSWORD {{}} CONNECTION LIMIT {ROLE_CONNECTIONS}"
+            statement += f" IN ROLE {template.GROUP_ROLE}"
+        _run(connection, statement, role, sql.Literal(verifier(password)))
 
     def _drop(self, connection: Connection, name: str) -> None:
         role = sql.Identifier(name)
@@ -226,8 +246,14 @@ class Admin:
 def open_to_role(connection: Connection, database: str, role: str) -> None:
     """Close a database to everybody, then open it to one role."""
     name = sql.Identifier(database)
-    _run(connection, "REVOKE ALL ON DATABASE {} FROM PUBLIC", name)
     _run(connection, "GRANT CONNECT ON DATABASE {} TO {}", name, sql.Identifier(role))
+    close_to_others(connection, database)
+
+
+def close_to_others(connection: Connection, database: str) -> None:
+    """Let in its owner and whom CONNECT was given to, and nobody else."""
+    name = sql.Identifier(database)
+    _run(connection, "REVOKE ALL ON DATABASE {} FROM PUBLIC", name)
     _run(connection, "ALTER DATABASE {} ALLOW_CONNECTIONS true", name)
 
 

@@ -77,13 +77,12 @@ def fill(uri: str, database: str, version: str) -> None:
     schema = _shipped_schema(version)
     if schema is None:
         run_migrations(uri, database, version)
-    with_ours = (schema or "") + _sql("outbox.sql") + _sql("grants.sql")
-    connection = connect(uri, database)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(with_ours)
-    finally:
-        connection.close()
+    _execute(uri, database, (schema or "") + _sql("outbox.sql") + _sql("grants.sql"))
+
+
+def grant(uri: str, database: str) -> None:
+    """Give tenants' roles their rights on the tables of a database that has them already."""
+    _execute(uri, database, _sql("grants.sql"))
 
 
 def run_migrations(uri: str, database: str, version: str) -> None:
@@ -113,6 +112,15 @@ def _ensure_group(admin: Connection) -> None:
         cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (GROUP_ROLE,))
         if not cursor.rowcount:
             cursor.execute(f"CREATE ROLE {GROUP_ROLE} NOLOGIN")
+
+
+def _execute(uri: str, database: str, statements: str) -> None:
+    connection = connect(uri, database)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(statements)
+    finally:
+        connection.close()
 
 
 def _sql(name: str) -> str:
