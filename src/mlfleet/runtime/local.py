@@ -120,12 +120,13 @@ class LocalFleet:
             self._initialise_postgres()
         self._start_cell()
         self._prepare_database()
+        # Before the cell can be ready: whoever sees it ready finds the fleet, too.
+        self._write_fleet_file()
         self._say("waiting for the cell")
         assert self._cell is not None
         self._cell.wait_until_ready(READY_S)
         self.missing += self._cell_admin().status().get("limits", [])
         self._done("cell")
-        self._write_fleet_file()
 
     def _check_port(self) -> None:
         host, port = self._settings.host, self._settings.port
