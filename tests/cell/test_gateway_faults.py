@@ -204,3 +204,28 @@ def test_a_gateway_that_ends_takes_its_processes_with_it(echo_cell: EchoCell) ->
     zygote = echo_cell.admin("GET", "/status")["zygote_pid"]
     echo_cell.stop()
     until(lambda: not Path(f"/proc/{pid}").exists() and not Path(f"/proc/{zygote}").exists())
+
+
+def test_a_long_body_that_is_half_sent_is_not_sent_again_in_part(echo_cell: EchoCell) -> None:
+    token = echo_cell.catalogue.put("demo")
+    echo_cell.get("/demo/x", token)
+    body = b"x" * 3 * 1048576
+    answer = echo_cell.request("PUT", "/demo/crash-once", token, body=body)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    again = echo_cell.request("PUT", "/demo/crash-once", token, body=body)
+    assert (again.status, again.json()["body_bytes"]) == (200, len(body))
+
+
+def test_a_client_that_leaves_does_not_end_the_wake_others_wait_for(echo_cell: EchoCell) -> None:
+    token = echo_cell.catalogue.put("demo")
+    echo_cell.provide_error = DatabaseAwayError("Postgres is away")
+    head = f"GET /demo/x HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n"
+    with ThreadPoolExecutor() as pool:
+        with socket.create_connection(("127.0.0.1", echo_cell.port)) as first:
+            first.sendall(head.encode())
+            until(lambda: b"mlfleet_held_requests 1.0" in echo_cell.get("/metrics").body)
+            second = pool.submit(echo_cell.get, "/demo/x", token)
+            until(lambda: b"mlfleet_held_requests 2.0" in echo_cell.get("/metrics").body)
+        until(lambda: b"mlfleet_held_requests 1.0" in echo_cell.get("/metrics").body)
+        echo_cell.provide_error = None
+        assert second.result().status == 200
