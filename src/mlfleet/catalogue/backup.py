@@ -143,7 +143,7 @@ def _check(facts: dict[str, Any], source: Path) -> None:
     if version != mlflow_version():
         raise FleetError(
             f"{source} holds data of MLflow {version}, here is {mlflow_version()}: restore it "
-            f"where mlflow=={version} is installed, then upgrade the tenant"
+            f"where mlflow=={version} is installed"
         )
 
 

@@ -104,8 +104,7 @@ def check_version(tenant: Tenant) -> None:
     if tenant.state == "ready" and tenant.mlflow_version != mlflow_version():
         raise WrongVersionError(
             f"tenant {tenant.name!r} has data of MLflow {tenant.mlflow_version}, here is "
-            f"{mlflow_version()}: `mlfleet tenant upgrade {tenant.name}` migrates a copy and keeps "
-            f"the original, or serve it from a cell with mlflow=={tenant.mlflow_version}"
+            f"{mlflow_version()}: serve it from a fleet with mlflow=={tenant.mlflow_version}"
         )
 
 
