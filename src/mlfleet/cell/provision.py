@@ -113,5 +113,11 @@ def _s3_environment(settings: Settings) -> dict[str, str]:
 def _make_folder(folder: Path, uid: int | None) -> None:
     """Make a tenant's artifact root, for its own user only."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if uid is not None and folder.stat().st_uid != uid:
-        os.chown(folder, uid, uid)
+    if uid is None or folder.stat().st_uid == uid:
+        return
+    # A restored folder has files of whoever restored it. The folder itself comes last (bottom-up),
+    # so that an interrupted walk is done again.
+    for _, folders, files, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        for name in (*folders, *files):
+            os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
+    os.chown(folder, uid, uid)
