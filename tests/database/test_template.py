@@ -1,6 +1,7 @@
 """The template: the shipped schema equals MLflow's own migrations; the outbox records changes."""
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,8 +43,16 @@ def test_the_shipped_schema_is_what_mlflows_migrations_make(postgres: str, make_
     from_file.close()
     server.close()
     migrated = make_schema.schema(postgres, "by_migrations")
-    assert make_schema.schema(postgres, "by_file") == migrated
     assert shipped.read_text() == migrated
+    assert plain(make_schema.schema(postgres, "by_file")) == plain(migrated)
+
+
+def plain(dumped: str) -> list[str]:
+    """Drop the casts of CHECK … = ANY (…): Postgres moves them when it reads its own dump."""
+    return [
+        re.sub(r"[()]|::text(\[\])?", "", line) if "= ANY (" in line else line
+        for line in dumped.splitlines()
+    ]
 
 
 def test_two_that_prepare_at_once_make_one_template(postgres_factory) -> None:  # type: ignore[no-untyped-def]
@@ -117,7 +126,8 @@ def test_each_registry_change_is_recorded_once(tenant: Connection) -> None:
         ("registered_model.updated", "m"), ("model_version.stage_changed", "m"),
         ("model_version.updated", "m"),
     ]  # fmt: skip
-    kinds = recorded(tenant, "DELETE FROM registered_models")
+    tables = ("model_version_tags", "model_versions", "registered_models")
+    kinds = recorded(tenant, *(f"DELETE FROM {table}" for table in tables))
     assert sorted(kinds) == [
         ("model_version.deleted", "m"), ("model_version_tag.deleted", "m"),
         ("registered_model.deleted", "m"), ("registered_model_alias.deleted", "m"),

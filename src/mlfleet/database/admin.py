@@ -144,10 +144,8 @@ class Admin:
             try:
                 yield connection
                 healthy = True
-            except psycopg2.Error:
-                healthy = not connection.closed
-                raise
             finally:
+                # One that failed may still hold a lock: closing it gives that back.
                 if healthy and self._idle.empty():
                     self._idle.put(connection)
                 else:
@@ -227,6 +225,8 @@ class Admin:
     def _close_others(self) -> list[str]:
         """Take CONNECT on the server's own databases from PUBLIC; say where that failed."""
         with self.session() as connection, connection.cursor() as cursor:
+            # Two that revoke at once fail: "tuple concurrently updated".
+            cursor.execute("SELECT pg_advisory_lock(%s)", (template.PREPARE_LOCK,))
             for name in ("postgres", "template1"):
                 # Without ownership this is a warning of Postgres, not an error; checked below.
                 _run(connection, "REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM PUBLIC",
@@ -236,10 +236,12 @@ class Admin:
                 "AND has_database_privilege(%s, oid, 'CONNECT') ORDER BY 1",
                 (template.GROUP_ROLE,),
             )
+            left_open = cursor.fetchall()
+            cursor.execute("SELECT pg_advisory_unlock_all()")
             return [
                 f"a tenant's role can connect to database {name!r}: as its owner run "
                 f'`REVOKE CONNECT ON DATABASE "{name}" FROM PUBLIC`'
-                for (name,) in cursor.fetchall()
+                for (name,) in left_open
             ]
 
 

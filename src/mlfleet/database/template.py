@@ -20,7 +20,7 @@ from mlfleet.errors import FleetError
 GROUP_ROLE = "mlfleet_tenant"
 """Holds the grants inside the template; every tenant's role is a member."""
 SHIPPED_VERSION = "3.17.2"
-_PREPARE_LOCK = 0x6D6C666C65657401
+PREPARE_LOCK = 0x6D6C666C65657401
 
 
 @cache
@@ -54,7 +54,7 @@ def prepare(uri: str, version: str) -> str:
     admin = connect(uri)
     try:
         with admin.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", (_PREPARE_LOCK,))
+            cursor.execute("SELECT pg_advisory_lock(%s)", (PREPARE_LOCK,))
             _ensure_group(admin)
             cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
             if cursor.rowcount:
