@@ -118,6 +118,13 @@ def test_a_token_ends_within_5_s_of_its_revocation_and_its_rotation(fleet, tenan
     assert fleet.run("token", "revoke", name, "ci").returncode == 3
 
 
+def test_a_new_token_works_at_once_although_the_gateway_knows_the_tenant(fleet, tenant):
+    for number in range(5):
+        assert search(fleet, tenant["name"], tenant["token"]) == 200
+        made = fleet.command("token", "create", tenant["name"], f"ci-{number}")
+        assert search(fleet, tenant["name"], made["token"]) == 200
+
+
 def test_a_token_that_is_there_is_not_made_again(fleet, tenant):
     fleet.command("token", "create", tenant["name"], "ci", "--expires-in", "12h")
     again = fleet.command("token", "create", tenant["name"], "ci")

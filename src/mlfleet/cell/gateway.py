@@ -169,7 +169,7 @@ class Gateway:
         if route.own_host and path.startswith(routing.OWN_PREFIX):
             return await self._session_page(incoming, route, known)
         try:
-            caller = self._authorize(incoming, route, known)
+            caller = await self._identify(incoming, route, known)
         except UnauthorizedError:
             if route.own_host and self._is_navigation(incoming):
                 return browser.to_login(route.path)
@@ -223,6 +223,16 @@ class Gateway:
             raise NoCapacityError(f"Tenant {name!r} is being upgraded; try again")
 
     # Who asks.
+
+    async def _identify(self, incoming: Incoming, route: Route, known: Known) -> Caller:
+        try:
+            return self._authorize(incoming, route, known)
+        except UnauthorizedError:
+            if "Authorization" not in incoming.message.headers:
+                raise
+            # Refusing is final for a client, and this token may be younger than the cache.
+            newest = await self._tenants.newest(known)
+            return self._authorize(incoming, route, newest)
 
     def _authorize(self, incoming: Incoming, route: Route, known: Known) -> Caller:
         headers = incoming.message.headers

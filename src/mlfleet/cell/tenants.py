@@ -22,6 +22,8 @@ RETRY_S = 0.25
 UNKNOWN_S = 1.0
 """How long a name stays unknown without asking again; also bounds what guessing names can cost."""
 UNKNOWN_NAMES = 10_000
+FRESH_S = 0.25
+"""A token that the cache does not know is looked up again when the cache is older than this."""
 
 
 class Catalogue(Protocol):
@@ -35,10 +37,11 @@ class Catalogue(Protocol):
 class Known:
     """A tenant with its tokens by digest."""
 
-    __slots__ = ("tenant", "tokens")
+    __slots__ = ("read_at", "tenant", "tokens")
 
     def __init__(self, tenant: Tenant) -> None:
         self.tenant = tenant
+        self.read_at = time.monotonic()
         self.tokens: dict[str, Token] = {token.sha256_hex: token for token in tenant.tokens}
 
 
@@ -77,17 +80,36 @@ class Tenants:
         if (known := self._known.get(name)) is not None:
             return known
         if time.monotonic() >= self._unknown.get(name, 0.0):
-            task = self._asking.get(name)
-            if task is None:
-                task = asyncio.create_task(self._ask(name))
-                self._asking[name] = task
-                task.add_done_callback(lambda _: self._asking.pop(name, None))
-            known = await asyncio.shield(task)
+            known = await self._ask_once(name)
             if known is not None:
                 return known
         raise UnknownTenantError(
             f"No tenant {name!r} in this fleet; `mlfleet tenant create {name}` makes one"
         )
+
+    async def newest(self, known: Known) -> Known:
+        """Return the tenant as the catalogue has it, at most a moment ago.
+
+        For a token that the cache does not know: it may have been made after the last poll. Waits
+        so that a tenant is read at most every `FRESH_S`, however many tokens are guessed.
+
+        Raises:
+            DatabaseAwayError: the catalogue could not be asked within the holding time.
+        """
+        await asyncio.sleep(known.read_at + FRESH_S - time.monotonic())
+        name = known.tenant.name
+        if self._known.get(name) is known:
+            await self._ask_once(name)
+        return self._known.get(name, known)
+
+    async def _ask_once(self, name: str) -> Known | None:
+        """Ask the catalogue, once for all who want to know at this moment."""
+        task = self._asking.get(name)
+        if task is None:
+            task = asyncio.create_task(self._ask(name))
+            self._asking[name] = task
+            task.add_done_callback(lambda _: self._asking.pop(name, None))
+        return await asyncio.shield(task)
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run a blocking call of the catalogue in its bounded pool of threads."""
