@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from mlfleet.cell import signature
 from mlfleet.cell.exhaustion import report_from_flask
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.threads import Threads
@@ -184,6 +185,7 @@ def prepare_environment() -> None:
     for name in (*HEAVY_PACKAGES, *UNUSED_MODULES):
         # `import pandas` then fails exactly as it does where pandas is not installed.
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
+    sys.modules.setdefault("mlflow.models.signature", signature)
 
 
 def assemble(threads: Threads) -> ASGIApp:

@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 CLIENT_LEFT = 499
 """In the log only: the client went away before the answer was complete."""
+_HEALTH_TYPES = {"GET": "text/plain; charset=utf-8", "HEAD": "text/html; charset=utf-8"}
+"""Stock's: FastAPI answers the one, Flask the other."""
 
 
 class Caller(NamedTuple):
@@ -163,9 +165,10 @@ class Gateway:
             # `/demo` alone: the UI's relative links need the slash.
             return answers.redirect(f"{route.prefix}/{route.path}", status=307)
         path = route.path.partition("?")[0]
-        if path == "/health":
+        if path == "/health" and incoming.message.method in _HEALTH_TYPES:
             # A monitor must not keep a tenant awake, and asleep is healthy.
-            return answers.text(200, "OK")
+            same_origin = ("x-frame-options", "SAMEORIGIN")
+            return Answer(200, b"OK", _HEALTH_TYPES[incoming.message.method], (same_origin,))
         if route.own_host and path.startswith(routing.OWN_PREFIX):
             return await self._session_page(incoming, route, known)
         try:

@@ -294,6 +294,7 @@ def _folders(folder: Path) -> list[Path]:
 
 def _size(path: Path) -> int:
     """Return the bytes of a file or of all files in a folder; 0 if there is none."""
-    if path.is_dir():
+    # Not `Path.is_dir`: it raises for a name that is too long, which stock takes for a missing one.
+    if os.path.isdir(path):  # noqa: PTH112
         return sum(found.lstat().st_size for found in path.rglob("*") if found.is_file())
-    return path.lstat().st_size if path.is_file() else 0
+    return path.lstat().st_size if os.path.isfile(path) else 0  # noqa: PTH113
