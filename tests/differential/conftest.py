@@ -27,7 +27,9 @@ def pair(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     if AGAINST.endswith(".json"):
         described = json.loads(Path(AGAINST).read_text())
         sides = (Side(**described["stock"]), Side(**described["other"]))
-        yield Pair(*sides, WrittenExceptions())
+        both = Pair(*sides, WrittenExceptions())
+        yield both
+        both.close()
         return
     folder: Path = tmp_path_factory.mktemp("differential")
     others = {
@@ -36,4 +38,6 @@ def pair(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
         "stock": lambda: stock_server(postgres, folder, "again", index=1),
     }
     with stock_server(postgres, folder, "stock") as stock, others[AGAINST]() as other:
-        yield Pair(stock, other, WrittenExceptions())
+        both = Pair(stock, other, WrittenExceptions())
+        yield both
+        both.close()

@@ -49,8 +49,10 @@ class WrittenExceptions:
     """All allowed differences."""
 
     def __init__(self, path: Path = FILE) -> None:
-        entries = tomllib.loads(path.read_text())["exception"]
-        self.entries = [WrittenException(**entry) for entry in entries]
+        written = tomllib.loads(path.read_text())
+        self.entries = [WrittenException(**entry) for entry in written["exception"]]
+        self.more_headers = frozenset(entry["header"] for entry in written["more"])
+        """Headers that the other server may send where stock does not."""
 
     def cover(self, call: Call, answer: Answer) -> bool:
         """Say whether an entry covers the call and the answer is what the entry promises."""

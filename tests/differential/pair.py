@@ -23,7 +23,7 @@ class Pair:
         now_ms = time.time() * 1000
         session = (now_ms - SESSION_S * 1000, now_ms + SESSION_S * 1000)
         self.stock, self.other, self.written = stock, other, written
-        self._comparison = Comparison(stock, other, session)
+        self._comparison = Comparison(stock, other, session, written.more_headers)
         self._symbols: Counter[str] = Counter()
         self.steps = 0
 
@@ -57,6 +57,11 @@ class Pair:
         symbol = f"@{kind}:{self._symbols[kind]}@"
         self.stock.real[symbol], self.other.real[symbol] = found
         return symbol
+
+    def close(self) -> None:
+        """Close all connections to both."""
+        self.stock.close()
+        self.other.close()
 
     def _both(self, call: Call) -> tuple[Answer, Answer]:
         self.steps += 1

@@ -129,8 +129,10 @@ def hot_server(admin_uri: str, folder: Path, source: Path | None = None) -> Iter
     Args:
         source: a folder that holds another copy of the package `mlfleet`, to be used instead.
     """
+    folder.mkdir(exist_ok=True)
     admin = Admin(admin_uri)
     admin.prepare()
+    admin.drop(HOT_TENANT_ID)
     password = secrets.token_urlsafe(24)
     admin.clone(HOT_TENANT_ID, password)
     access = admin.access(HOT_TENANT_ID, password)

@@ -90,6 +90,7 @@ class Side:
         self._prefix = parts.path.rstrip("/")
         self._token = token
         self._local = threading.local()
+        self._open: list[http.client.HTTPConnection] = []
 
     def resolve(self, text: str) -> str:
         """Return a text with this side's identifiers in place of symbols."""
@@ -106,8 +107,15 @@ class Side:
             return self._exchange(call.method, target, body, self._headers(call))
         except (http.client.HTTPException, ConnectionError):
             # A kept-alive connection that the server closed meanwhile; a second failure counts.
+            self._local.connection.close()
             self._local.connection = None
             return self._exchange(call.method, target, body, self._headers(call))
+
+    def close(self) -> None:
+        """Close the connections of all threads; a later call opens its own again."""
+        while self._open:
+            self._open.pop().close()
+        self._local = threading.local()
 
     def _headers(self, call: Call) -> dict[str, str]:
         usual: dict[str, str | None] = {}
@@ -125,10 +133,12 @@ class Side:
         if connection is None:
             connection = http.client.HTTPConnection(*self._address, timeout=CALL_TIMEOUT_S)
             self._local.connection = connection
+            self._open.append(connection)
         connection.request(method, target, body, headers)
         response = connection.getresponse()
         content = response.read()
         named = {name.lower(): value for name, value in response.getheaders()}
         if response.will_close:
+            connection.close()
             self._local.connection = None
         return Answer(response.status, named, content)
