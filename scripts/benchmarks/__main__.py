@@ -6,11 +6,12 @@ import functools
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ceiling, pgbench, report, stock
+from benchmarks import ceiling, pgbench, processes, report, stock
 from benchmarks.bench import Bench
 from benchmarks.effort import FULL, QUICK
 from benchmarks.fleet import Fleet, running
@@ -21,6 +22,8 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = "bench_schema"
 PARTS = ("ceiling", "waking", "throughput", "gateway", "client", "writers", "artifacts")
 """The parts that share one fleet, in this order."""
+QUIET_CORES = 0.1
+"""Other programs may take so much of the machine before figures stop meaning anything."""
 CONNECTIONS = 500
 """Of the shared Postgres: the fleet's own 216, and what stock's pools and pgbench need."""
 OWN_FLEET = {"density": density.measure, "crowds": endurance.measure_crowds}
@@ -34,6 +37,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="mlfleet-bench-", dir=options.folder))
     folder.chmod(0o755)  # Postgres may run as another user and must be able to pass through
     bench = Bench(folder, options.port, effort)
+    machine_cpu_s = processes.machine_cpu_s()
     try:
         rows = _measure(bench, options.only or [*PARTS, *OWN_FLEET], about)
     finally:
@@ -41,6 +45,11 @@ def main() -> int:
             bench.say(f"data is left in {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
+    others_s = processes.machine_cpu_s() - machine_cpu_s - processes.own_cpu_s()
+    cores = others_s / (time.monotonic() - bench.started)
+    about["cores_taken_by_other_programs"] = round(max(0.0, cores), 2)
+    if cores > QUIET_CORES:
+        bench.say(f"other programs took {cores:.1f} cores meanwhile: these figures are noise")
     command = " ".join(["scripts/bench", *sys.argv[1:]])
     report.write(rows, about, effort, command, options.output)
     print(report.table(rows))

@@ -6,6 +6,7 @@ the sum over a tree is what the tree really occupies. Reading it needs root or t
 
 import dataclasses
 import os
+import resource
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,6 +100,22 @@ def reset_peak(pid: int) -> None:
 def end(pid: int, number: int = signal.SIGKILL) -> None:
     """Send a process a signal that ends it."""
     os.kill(pid, number)
+
+
+def machine_cpu_s() -> float:
+    """Return the CPU time of all processes since the machine started, time stolen included."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(
+        int, Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) * _TICK_S
+
+
+def own_cpu_s() -> float:
+    """Return the CPU time of this process and of its descendants that have ended."""
+    own, ended = (
+        resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return own.ru_utime + own.ru_stime + ended.ru_utime + ended.ru_stime
 
 
 def available_bytes() -> int:

@@ -81,6 +81,12 @@ def _commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {figure}" for name, figure in value.items())
+    return str(value)
+
+
 def write(
     rows: list[Row], about: dict[str, Any], effort: Effort, command: str, folder: Path
 ) -> None:
@@ -101,7 +107,9 @@ def write(
         "rows": [dataclasses.asdict(row) for row in rows],
     }
     (folder / "benchmarks.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
-    facts = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in about.items())
+    facts = "\n".join(
+        f"- {name.replace('_', ' ')}: {_words(value)}" for name, value in about.items()
+    )
     text = f"{BEGIN}\n\n`{command}` ({effort.name} run)\n\n{facts}\n\n{table(rows)}\n\n{END}"
     page = folder / "benchmarks.md"
     old = page.read_text() if page.exists() else f"{BEGIN}{END}\n"
