@@ -26,6 +26,14 @@ install-dev: .venv/installed-dev ## Install what tests and checks need, too
 test: ## Check, then run every test (installs what they need); ARGS="-k wake" picks some
 	@scripts/test $(ARGS)
 
+.PHONY: test-long
+test-long: .venv/installed-dev ## Compare a tenant with stock MLflow by thousands of random calls, in about 10 minutes
+	@MLFLEET_DIFFERENTIAL=long $(BIN)/pytest tests/differential $(ARGS)
+
+.PHONY: plant-faults
+plant-faults: .venv/installed-dev ## Break the hot route in sixteen ways and see the tests catch each
+	@$(BIN)/python scripts/plant_faults $(ARGS)
+
 .PHONY: check
 check: .venv/installed-dev ## Format, lint, strict types, import layers
 	@scripts/check

@@ -194,11 +194,21 @@ def test_a_location_outside_the_root_is_refused(pair: Pair, location: str) -> No
     pair.call(Call("POST", f"{V2}/experiments/create", body))
 
 
-@pytest.mark.parametrize(
-    "path", ["/ajax-api/3.0/mlflow/assistant/config", "/gateway/mlflow/v1/models"]
-)
+NOT_MOUNTED = ("/ajax-api/3.0/mlflow/assistant/config", "/gateway/mlflow/v1/models")
+
+
+@pytest.mark.parametrize("path", NOT_MOUNTED)
 def test_what_is_not_mounted(pair: Pair, path: str) -> None:
     pair.call(Call("GET", path))
+
+
+def test_every_written_exception_is_needed(pair: Pair) -> None:
+    if pair.other.name not in ("fleet", "hot"):
+        pytest.skip("stock against stock needs no exception")
+    for path in NOT_MOUNTED:
+        test_what_is_not_mounted(pair, path)
+    test_a_location_outside_the_root_is_refused(pair, LOCATIONS[0])
+    assert [entry.name for entry in pair.written.entries if not entry.was_used] == []
 
 
 def _quoted(name: str) -> str:
