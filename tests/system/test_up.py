@@ -47,7 +47,9 @@ def test_the_data_folder_holds_no_file_that_others_can_read(fleet):
 
 
 def test_ctrl_c_stops_within_5_s_and_the_next_up_continues_with_all_data(fleet_starter, tmp_path):
-    first = fleet_starter(tmp_path / "data", "--demo")
+    # As a shell starts a background job.
+    shell = ("sh", "-c", 'trap "" INT; exec "$@"', "sh", MLFLEET)
+    first = fleet_starter(tmp_path / "data", "--demo", command=shell)
     token = first.answer["tenant"]["token"]
     run = create_run(first, token)
     family = descendants(first.process.pid)

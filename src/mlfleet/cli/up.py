@@ -66,7 +66,9 @@ def up(
     )
     if not plain_http:
         _refuse_open_address(settings.host)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same as Ctrl-C
+    # Both, because a shell starts its background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     folder = DataFolder(data)
     folder.create()
     with folder.locked():
