@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 import urllib.parse
 from typing import Any
 
@@ -12,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tests.differential import inputs
 from tests.differential.inputs import Damage, call
-from tests.differential.pair import Pair
+from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
 V2, V3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
@@ -37,7 +36,6 @@ class GenAI(RuleBasedStateMachine):
     """Traces with what hangs on them; logged models; evaluation datasets."""
 
     pair: Pair
-    counter = itertools.count(int(time.time()) * 1000)
 
     traces = Bundle("traces")
     models = Bundle("models")
@@ -45,7 +43,7 @@ class GenAI(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.number = next(GenAI.counter)
+        self.number = next(NUMBERS)
         self.count = itertools.count(1)
         self.ids = itertools.count(self.number * 1000)
         self.experiment = str(

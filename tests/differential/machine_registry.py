@@ -1,7 +1,6 @@
 """Rules over the model registry: models, versions, stages, aliases, tags, prompts, webhooks."""
 
 import itertools
-import time
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multi
 
 from tests.differential import inputs
 from tests.differential.inputs import Damage, call
-from tests.differential.pair import Pair
+from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
 API = "/api/2.0/mlflow"
@@ -37,13 +36,12 @@ class Registry(RuleBasedStateMachine):
     """Registered models and their versions."""
 
     pair: Pair
-    counter = itertools.count(int(time.time()))
 
     names = Bundle("names")
 
     def __init__(self) -> None:
         super().__init__()
-        self.number = next(Registry.counter)
+        self.number = next(NUMBERS)
         self.count = itertools.count(1)
 
     def _name(self, kind: str) -> str:

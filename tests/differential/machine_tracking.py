@@ -1,8 +1,6 @@
 """Rules over experiments and runs, with most weight on the six calls that have a hot route."""
 
-import itertools
 import json
-import time
 from typing import Any
 
 from hypothesis import strategies as st
@@ -10,7 +8,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multi
 
 from tests.differential import inputs
 from tests.differential.inputs import Damage, call
-from tests.differential.pair import Pair
+from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
 API = "/api/2.0/mlflow"
@@ -74,14 +72,13 @@ class Tracking(RuleBasedStateMachine):
     """Experiments, runs, what is logged to them, and everything that reads it back."""
 
     pair: Pair
-    counter = itertools.count(int(time.time()))
 
     experiments = Bundle("experiments")
     runs = Bundle("runs")
 
     def __init__(self) -> None:
         super().__init__()
-        self.number = next(Tracking.counter)
+        self.number = next(NUMBERS)
         self.made: list[str] = []
         self.start_ms = 1_600_000_000_000 + self.number % 1000 * 1_000_000
         self.odd_experiment = self._experiment(f"odd-{self.number}")

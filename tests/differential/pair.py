@@ -1,5 +1,6 @@
 """Two servers that get the same calls, and have to give the same answers."""
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from tests.differential.exceptions import WrittenExceptions
 from tests.differential.side import Answer, Call, Side
 
 SESSION_S = 6 * 3600
+NUMBERS = itertools.count(time.time_ns() // 1_000_000)
+"""For names that must be new, also to a server that an earlier session has used."""
 
 
 class Unequal(AssertionError):  # noqa: N818  what it is, not what went wrong in the test

@@ -4,20 +4,17 @@ Fixed sequences instead of random ones: these routes have no hot path, so what c
 whether they are there at all, and the artifacts, whose repository is ours.
 """
 
-import itertools
 import os
-import time
 import urllib.parse
 from typing import Any
 
 import pytest
 
-from tests.differential.pair import Pair
+from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
 V2, V3 = "/api/2.0/mlflow", "/api/3.0/mlflow"
 ARTIFACTS = "/api/2.0/mlflow-artifacts"
-NUMBERS = itertools.count(int(time.time()))
 
 READS = (
     "/", "/health", "/version", "/static-files/nothing.js", "/nothing", "/graphql",

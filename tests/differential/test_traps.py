@@ -4,18 +4,15 @@ Each trap is a list of calls on a fresh run (`@run:…@` is filled in); after th
 histories are read back. These are also what `scripts/plant_faults` relies on first.
 """
 
-import itertools
-import time
 from typing import Any
 
 import pytest
 
 from tests.differential.inputs import Literal, render
-from tests.differential.pair import Pair
+from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
 API = "/api/2.0/mlflow"
-NUMBERS = itertools.count(int(time.time()))
 TIME = 1_700_000_000_123
 
 
