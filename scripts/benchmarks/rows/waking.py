@@ -24,15 +24,18 @@ def measure(bench: Bench, fleet: Fleet, stock_uri: str) -> list[Row]:
     tenants = fleet.create([f"wake-{number:02d}" for number in range(TENANTS)])
     for tenant in tenants:
         client.create_run(tenant)
+    counted_before = fleet.metrics()["mlfleet_wakes_total"]
     wakes: list[float] = []
     starts: list[dict[str, Any]] = []
-    share = bench.effort.wakes // bench.effort.stock_starts
-    for turn in range(bench.effort.stock_starts):
+    asked, turns = bench.effort.wakes, bench.effort.stock_starts
+    for turn in range(turns):
         starts.append(_stock_start(bench, stock_uri))
         bench.say(f"stock start: {starts[-1]}")
-        wakes += [
-            _wake_s(fleet, tenants[n % TENANTS]) for n in range(share * turn, share * (turn + 1))
-        ]
+        numbers = range(asked * turn // turns, asked * (turn + 1) // turns)
+        wakes += [_wake_s(fleet, tenants[number % TENANTS]) for number in numbers]
+    counted = fleet.metrics()["mlfleet_wakes_total"] - counted_before
+    if counted != len(wakes):
+        raise client.BenchError(f"{len(wakes)} first requests, but the gateway woke {counted:.0f}")
     bench.say(f"{len(wakes)} wakes: median {1000 * load.median(wakes):.0f} ms")
     return [
         _wake_row(wakes, starts),
