@@ -38,7 +38,7 @@ EQUAL: dict[str, tuple[Any, Any]] = {
     "identifiers": ({"run_id": ONE, "again": ONE}, {"run_id": TWO, "again": TWO}),
     "experiments": ({"experiment_id": "410000001"}, {"experiment_id": "420000007"}),
     "run names": (
-        {"n": "brave-cat-12", "m": "brave-cat-12"},
+        {"n": "bold-cat-12", "m": "bold-cat-12"},
         {"n": "wise-ape-3", "m": "wise-ape-3"},
     ),
     "clock": ({"creation_time": NOW}, {"creation_time": NOW + 5}),
@@ -67,7 +67,7 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "one identifier for two": ({"a": ONE, "b": TWO}, {"a": THREE, "b": THREE}),
     "two identifiers for one": ({"a": ONE, "b": ONE}, {"a": TWO, "b": THREE}),
     "a run's name and its tag": (
-        {"n": "brave-cat-12", "m": "brave-cat-12"},
+        {"n": "bold-cat-12", "m": "bold-cat-12"},
         {"n": "wise-ape-3", "m": "wise-ape-4"},
     ),
     "an old clock": ({"creation_time": NOW}, {"creation_time": 0}),
@@ -168,3 +168,5 @@ def log_some(pair: Pair) -> None:
     pair.call(Call("POST", f"{api}/log-metric", render({**metric, "value": Literal('"NaN"')})))
     pair.call(Call("POST", f"{api}/log-parameter", {"run_id": run, "key": "a//b", "value": "x"}))
     pair.call(Call("GET", f"{api}/get", query=(("run_id", str(run)),)))
+    query = (("run_id", str(run)), ("metric_key", "m"))
+    pair.call(Call("GET", "/api/2.0/mlflow/metrics/get-history", query=query))
