@@ -15,6 +15,8 @@ API = "/api/2.0/mlflow"
 PREFIXES = ("/api/2.0/mlflow", "/api/2.0/mlflow", "/ajax-api/2.0/mlflow")
 
 prefixes = st.sampled_from(PREFIXES)
+# A target of more than 16 KiB is the gateway's to refuse (414), see docs/contract.md.
+short_texts = inputs.texts.filter(lambda text: len(text) <= 600)
 metrics = st.lists(
     st.tuples(inputs.any_keys, inputs.numbers, inputs.moments, inputs.steps, inputs.indexes),
     max_size=6,
@@ -174,7 +176,7 @@ class Tracking(RuleBasedStateMachine):
             Call("GET", f"{prefix}/experiments/get", query=(("experiment_id", experiment),))
         )
 
-    @rule(name=st.one_of(st.sampled_from(("Default", "first-{n}", "odd-{n}")), inputs.texts))
+    @rule(name=st.one_of(st.sampled_from(("Default", "first-{n}", "odd-{n}")), short_texts))
     def get_experiment_by_name(self, name: str) -> None:
         name = name.replace("{n}", str(self.number))
         self.pair.call(
