@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from psycopg2 import errors as pg
 
-from mlfleet.database import template
+from mlfleet.database import template, warm
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.admin import Admin, database_name
 from mlfleet.database.connect import Connection, connect
@@ -192,14 +192,105 @@ def test_a_session_in_the_template_delays_a_clone_and_does_not_fail_it(
             cursor.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS false")
 
 
-def test_a_throw_away_database_is_a_clone_that_goes(admin: Admin, superuser: Connection) -> None:
-    with admin.throwaway() as access:
+def test_the_warm_up_database_is_kept_and_its_role_goes(any_admin: Admin) -> None:
+    with any_admin.throwaway() as access:
         connection = enter(access)
-        assert rows(connection, "SELECT count(*) FROM experiments") == [(1,)]
-        # still open when it is dropped, as a zygote's may be
-    assert rows(superuser, f"SELECT FROM pg_database WHERE datname = '{access.name}'") == []
-    assert rows(superuser, f"SELECT FROM pg_roles WHERE rolname = '{access.user}'") == []
-    connection.close()
+        assert ("Default",) in rows(connection, "SELECT name FROM experiments")
+        rows(connection, "INSERT INTO registered_models (name) VALUES ('kept') RETURNING 1")
+        # still open when it is given back, as a zygote's may be
+    with pytest.raises(psycopg2.OperationalError):
+        rows(connection, "SELECT 1")
+    with pytest.raises(psycopg2.OperationalError, match="password authentication failed"):
+        enter(access)
+    with any_admin.session() as session:
+        assert rows(session, "SELECT FROM pg_roles WHERE rolname ~ '^mlfleet_warm_'") == []
+    with any_admin.throwaway() as second, any_admin.throwaway() as third:
+        assert second.name == third.name == access.name
+        assert len({access.user, second.user, third.user}) == 3
+        connection = enter(third)
+        assert rows(connection, "SELECT name FROM registered_models") == [("kept",)]
+        rows(connection, "DELETE FROM registered_models RETURNING 1")
+        connection.close()
+
+
+def test_a_role_for_warming_up_enters_no_other_database_and_ends_by_itself(
+    admin: Admin, superuser: Connection
+) -> None:
+    admin.clone(105, "pw")
+    with admin.throwaway() as access:
+        for other in ("postgres", "template1", "mlfleet_t105"):
+            with pytest.raises(psycopg2.OperationalError, match="permission denied"):
+                enter(access, other)
+        with pytest.raises(psycopg2.OperationalError, match="permission denied"):
+            enter(admin.access(105, "pw"), access.name)
+        ends = rows(
+            superuser,
+            f"SELECT rolvaliduntil < now() + interval '61 min' FROM pg_roles"
+            f" WHERE rolname = '{access.user}'",
+        )
+        assert ends == [(True,)]
+
+
+def test_the_role_of_a_killed_start_is_swept_away(admin: Admin, superuser: Connection) -> None:
+    with superuser.cursor() as cursor:
+        cursor.execute("CREATE ROLE mlfleet_warm_1700000000_dead LOGIN")
+    with admin.throwaway():
+        pass
+    assert (
+        rows(superuser, "SELECT FROM pg_roles WHERE rolname = 'mlfleet_warm_1700000000_dead'") == []
+    )
+
+
+def test_the_warm_up_database_does_not_grow_without_bound(
+    admin: Admin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lend_after_writing(lent_twice: bool) -> list[tuple[object, ...]]:
+        with admin.throwaway() as first:
+            connection = enter(first)
+            rows(connection, "INSERT INTO experiments (experiment_id, name, workspace)"
+                 " VALUES (77, 'large', 'default') ON CONFLICT DO NOTHING RETURNING 1")  # fmt: skip
+            connection.close()
+            if lent_twice:
+                with admin.throwaway() as second:
+                    return contents(second)
+        with admin.throwaway() as second:
+            return contents(second)
+
+    def contents(access: DatabaseAccess) -> list[tuple[object, ...]]:
+        connection = enter(access)
+        found = rows(connection, "SELECT name FROM experiments ORDER BY 1")
+        connection.close()
+        return found
+
+    assert ("large",) in lend_after_writing(lent_twice=False)
+    monkeypatch.setattr(warm, "KEPT_BYTES", 1)
+    assert ("large",) in lend_after_writing(lent_twice=True), "another zygote was using it"
+    assert lend_after_writing(lent_twice=False) == [("Default",)]
+
+
+def test_two_cells_that_start_at_once_share_the_warm_up_database(
+    postgres_factory: Callable[..., EmbeddedPostgres],
+) -> None:
+    uri = postgres_factory(max_connections=30).admin_uri
+    Admin(uri).prepare()
+
+    def start(_: int) -> str:
+        with Admin(uri).throwaway() as access:
+            enter(access).close()
+            return access.name
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(start, range(4)))) == 1
+
+
+def test_clones_are_brought_to_disk_once_they_pause(admin: Admin, superuser: Connection) -> None:
+    done = "SELECT num_requested FROM pg_stat_checkpointer"
+    (before,) = rows(superuser, done)
+    assert admin.clone(130, "pw")
+    deadline = time.monotonic() + 60
+    while rows(superuser, done) == [before]:
+        assert time.monotonic() < deadline, "nobody ordered a checkpoint"
+        time.sleep(0.05)
 
 
 def test_a_missing_template_says_what_to_run(

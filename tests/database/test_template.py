@@ -155,3 +155,20 @@ def test_an_event_carries_both_rows(tenant: Connection) -> None:
         (data,) = cursor.fetchone() or ({},)
     assert data["old"]["description"] is None
     assert data["new"]["description"] == "ünïcode"
+
+
+def test_a_metric_that_is_logged_again_leaves_the_indexes_alone(tenant: Connection) -> None:
+    """Half of each page is free: an update finds room on the page of its old row (HOT)."""
+    with tenant.cursor() as cursor:
+        cursor.execute("INSERT INTO runs (run_uuid, experiment_id) VALUES ('hot', 0)")
+        cursor.execute(
+            "INSERT INTO latest_metrics (key, value, timestamp, step, is_nan, run_uuid)"
+            " SELECT 'm' || n, 0, 0, 0, false, 'hot' FROM generate_series(1, 500) AS n"
+        )
+        cursor.execute("UPDATE latest_metrics SET step = 1")
+        cursor.execute("SELECT pg_stat_force_next_flush()")
+        cursor.execute("SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables"
+                       " WHERE relname = 'latest_metrics'")  # fmt: skip
+        updated, hot = cursor.fetchone() or (0, 0)
+    assert updated == 500
+    assert hot > 450

@@ -36,7 +36,7 @@ def mlflow_version() -> str:
 
 def template_name(version: str) -> str:
     """Return the name of the template for one MLflow version."""
-    ours = _sql("outbox.sql") + _sql("grants.sql") + (_shipped_schema(version) or "")
+    ours = _own_sql() + (_shipped_schema(version) or "")
     digest = hashlib.sha256(ours.encode()).hexdigest()[:8]
     return f"mlfleet_template_{re.sub('[^a-z0-9]+', '_', version.lower())}_{digest}"
 
@@ -77,7 +77,7 @@ def fill(uri: str, database: str, version: str) -> None:
     schema = _shipped_schema(version)
     if schema is None:
         run_migrations(uri, database, version)
-    _execute(uri, database, (schema or "") + _sql("outbox.sql") + _sql("grants.sql"))
+    _execute(uri, database, (schema or "") + _own_sql())
 
 
 def grant(uri: str, database: str) -> None:
@@ -121,6 +121,10 @@ def _execute(uri: str, database: str, statements: str) -> None:
             cursor.execute(statements)
     finally:
         connection.close()
+
+
+def _own_sql() -> str:
+    return _sql("outbox.sql") + _sql("storage.sql") + _sql("grants.sql")
 
 
 def _sql(name: str) -> str:
