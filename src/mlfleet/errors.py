@@ -29,6 +29,10 @@ class NotRunningError(FleetError):
     """No fleet runs on the data folder, so there is nothing to ask."""
 
 
+class WrongVersionError(FleetError):
+    """A tenant's data belongs to another MLflow version than the installed one."""
+
+
 class UnauthorizedError(FleetError):
     """No token, or one that is wrong, expired or revoked."""
 
@@ -58,6 +62,7 @@ STATUS: dict[type[FleetError], int] = {
     UnauthorizedError: 401,
     ForbiddenError: 403,
     UnknownTenantError: 404,
+    WrongVersionError: 409,
     QuotaError: 413,
     NoCapacityError: 429,
     DatabaseAwayError: 429,

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.catalogue.models import Base, Quota
 from mlfleet.catalogue.names import RESERVED, tenant_name
-from mlfleet.catalogue.provision import Provisioner, WrongVersionError
+from mlfleet.catalogue.provision import Provisioner
 from mlfleet.catalogue.tokens import digest
 from mlfleet.database.connect import connect
 from mlfleet.database.embedded import EmbeddedPostgres
@@ -25,6 +25,7 @@ from mlfleet.errors import (
     InvalidNameError,
     NoCapacityError,
     UnknownTenantError,
+    WrongVersionError,
 )
 
 

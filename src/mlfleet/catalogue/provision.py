@@ -15,11 +15,7 @@ from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.admin import Admin
 from mlfleet.database.keys import FleetKey
 from mlfleet.database.template import mlflow_version
-from mlfleet.errors import FleetError, NoCapacityError
-
-
-class WrongVersionError(FleetError):
-    """A tenant's data belongs to another MLflow version than the installed one."""
+from mlfleet.errors import FleetError, NoCapacityError, WrongVersionError
 
 
 class Provisioner:
