@@ -21,6 +21,7 @@ import uvloop
 from mlfleet.catalogue.models import Quota, Tenant
 from mlfleet.catalogue.names import TenantName
 from mlfleet.catalogue.tokens import Access, Token, digest
+from mlfleet.cell import zygote_process
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.service import Service
@@ -143,8 +144,10 @@ class EchoCell:
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         zygote = ZygoteLink(
-            lambda descriptor: [sys.executable, str(ECHO_ZYGOTE), str(descriptor)],
-            dict(os.environ),
+            lambda: zygote_process.start(
+                dict(os.environ),
+                lambda descriptor: [sys.executable, str(ECHO_ZYGOTE), str(descriptor)],
+            ),
             no_database,
             False,
             self.metrics,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlfleet.cell import protocol, zygote
+from mlfleet.cell import protocol, zygote_process
 from mlfleet.database.access import DatabaseAccess
 
 WAIT_S = 60.0
@@ -33,8 +33,8 @@ def connected(database: DatabaseAccess, folder: Path) -> Iterator[socket.socket]
         orders, theirs = _pair(socket.SOCK_SEQPACKET, stack)
         with (folder / "zygote.log").open("ab") as log:
             process = subprocess.Popen(
-                zygote.command(theirs.fileno()),
-                env=zygote.environment(),
+                zygote_process.command(theirs.fileno()),
+                env=zygote_process.environment(),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -102,6 +103,9 @@ def test_writers_lose_nothing_that_was_acknowledged_while_instances_are_killed(
         while not ended.is_set():
             path = "/demo/api/2.0/mlflow/runs/log-metric"
             statuses.append(echo_cell.request("POST", path, token, body="{}").status)
+
+    def awake() -> dict[str, Any]:
+        return next(iter(echo_cell.admin("GET", "/status")["awake"]), {})
 
     with ThreadPoolExecutor() as pool:
         writers = [pool.submit(write) for _ in range(4)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlfleet.cell import protocol, zygote
+from mlfleet.cell import protocol, zygote_process
 from mlfleet.cell.protocol import InstanceConfig, WarmOrder
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.admin import Admin
@@ -63,8 +63,8 @@ def test_a_database_that_cannot_be_reached_ends_it_with_the_reason(tmp_path: Pat
     nowhere = DatabaseAccess("127.0.0.1", 1, "none", "nobody", "none")
     with ours, theirs, (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
-            zygote.command(theirs.fileno()),
-            env=zygote.environment(),
+            zygote_process.command(theirs.fileno()),
+            env=zygote_process.environment(),
             pass_fds=[theirs.fileno()],
             stdout=log,
             stderr=log,
@@ -76,8 +76,9 @@ def test_a_database_that_cannot_be_reached_ends_it_with_the_reason(tmp_path: Pat
 
 def test_the_environment_carries_no_secret() -> None:
     environ = {"MLFLEET_ADMIN_URI": "postgresql://u:secret@h/d", "TZ": "UTC", "AWS_SECRET": "x"}
-    assert set(zygote.environment(environ)) == {
+    assert set(zygote_process.environment(environ)) == {
         "TZ",
+        "HOME",
         "LC_ALL",
         "MALLOC_ARENA_MAX",
         "UV_USE_IO_URING",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlfleet.cell import protocol, zygote
+from mlfleet.cell import protocol, zygote_process
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder
 from mlfleet.database.access import DatabaseAccess
 
@@ -109,8 +109,8 @@ def running_zygote(
     number = str(theirs.fileno())
     with log.open("ab") as log_file:
         process = subprocess.Popen(
-            [*command, number] if command else zygote.command(theirs.fileno()),
-            env=zygote.environment({**os.environ, **environ}),
+            [*command, number] if command else zygote_process.command(theirs.fileno()),
+            env=zygote_process.environment({**os.environ, **environ}),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=log_file,

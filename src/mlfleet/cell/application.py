@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlfleet.cell import signature
+from mlfleet.cell import migration, signature
 from mlfleet.cell.exhaustion import report_from_flask
 from mlfleet.cell.protocol import InstanceConfig
 from mlfleet.cell.threads import Threads
@@ -186,6 +186,8 @@ def prepare_environment() -> None:
         # `import pandas` then fails exactly as it does where pandas is not installed.
         sys.modules.setdefault(name, None)  # type: ignore[arg-type]
     sys.modules.setdefault("mlflow.models.signature", signature)
+    for name, module in migration.stand_ins().items():
+        sys.modules.setdefault(name, module)
 
 
 def assemble(threads: Threads) -> ASGIApp:

@@ -17,7 +17,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,18 +27,6 @@ from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder, decode_o
 from mlfleet.cell.wsgi import ASGIApp
 
 log = logging.getLogger(__name__)
-
-
-def command(descriptor: int) -> list[str]:
-    """Return the command line of a zygote that takes its orders from `descriptor`."""
-    return [sys.executable, "-I", "-m", "mlfleet.cell.zygote", str(descriptor)]
-
-
-def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the environment to start a zygote with: nothing that could hold a secret."""
-    kept = {name: environ[name] for name in ("TMPDIR", "TZ", "PATH") if name in environ}
-    # One arena: a thread's own arena costs each instance memory and fragments what is shared.
-    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "UV_USE_IO_URING": "0"}
 
 
 class Zygote:

@@ -8,7 +8,10 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import socket
+import subprocess
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +19,7 @@ from typing import Any
 from mlfleet.cell import protocol
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.protocol import ForkOrder, WarmOrder
+from mlfleet.cell.zygote_process import ZygoteProcess
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.errors import NoCapacityError
 
@@ -23,6 +27,8 @@ log = logging.getLogger(__name__)
 
 RESTART_S = (0.1, 0.5, 2.0, 10.0)
 """Pauses between starts of a zygote that dies before it is warm; the last one repeats."""
+END_S = 1.0
+"""End of file on its socket tells a zygote to go; after this long it is killed."""
 
 WarmDatabase = Callable[[], contextlib.AbstractAsyncContextManager[DatabaseAccess]]
 """Gives a throw-away database for as long as the zygote warms up."""
@@ -37,19 +43,24 @@ class ZygoteLink:
 
     def __init__(
         self,
-        command: Callable[[int], list[str]],
-        environment: dict[str, str],
+        start: Callable[[], ZygoteProcess],
         warm_database: WarmDatabase,
         has_own_users: bool,
         metrics: Metrics,
+        first: ZygoteProcess | None = None,
     ) -> None:
-        self._command = command
-        self._environment = environment
+        """Keep what is needed to start and warm zygotes.
+
+        Args:
+            first: a zygote that was started already, to begin with.
+        """
+        self._start = start
+        self._first = first
         self._warm_database = warm_database
         self._has_own_users = has_own_users
         self._metrics = metrics
         self._orders: socket.socket | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._forks: deque[asyncio.Future[int]] = deque()
         self._is_warm = asyncio.Event()
         self._is_dead = asyncio.Event()
@@ -82,13 +93,9 @@ class ZygoteLink:
                 await asyncio.sleep(pause_s)
         finally:
             self._lose()
-            if self._process and self._process.returncode is None:
-                # End of file on its socket has told it to go.
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._process.wait(), 1.0)
-                if self._process.returncode is None:
-                    self._process.kill()
-                    await self._process.wait()
+            if self._process is not None and not await _has_ended(self._process, END_S):
+                self._process.kill()
+                self._process.wait()
 
     async def fork(
         self, tenant: str, uid: int | None, control: socket.socket, log_file: int
@@ -114,17 +121,10 @@ class ZygoteLink:
 
     async def _live(self) -> bool:
         """Start a zygote, and return whether it was warm when it has died."""
-        orders, its_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        orders.setblocking(False)
         self._is_dead.clear()
-        with its_end:
-            its_end.set_inheritable(True)
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command(its_end.fileno()),
-                pass_fds=(its_end.fileno(),),
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-            )
+        born, self._first = self._first or self._start(), None
+        self._process, orders = born.process, born.orders
+        orders.setblocking(False)
         self._orders = orders
         self._metrics.zygote_starts.inc()
         loop = asyncio.get_running_loop()
@@ -138,7 +138,7 @@ class ZygoteLink:
             was_warm = self._is_warm.is_set()
             self._lose()
         # Without its socket it goes by itself.
-        await self._process.wait()
+        await _has_ended(self._process, math.inf)
         return was_warm
 
     async def _warm(self, orders: socket.socket) -> None:
@@ -193,3 +193,13 @@ class ZygoteLink:
         while self._forks:
             died = ZygoteDiedError("The zygote died while it made this process; try again")
             self._answer(lambda fork, exc=died: fork.set_exception(exc))  # type: ignore[misc]
+
+
+async def _has_ended(process: subprocess.Popen[bytes], wait_s: float) -> bool:
+    """Return whether the process ended within this time."""
+    deadline = time.monotonic() + wait_s
+    while process.poll() is None:
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(0.01)
+    return True

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import alembic.command
-import alembic.config
 import sqlalchemy
 
 from mlfleet.errors import FleetError
@@ -17,6 +15,11 @@ def upgrade(engine: sqlalchemy.Engine, revision: str = "head") -> None:
     Raises:
         FleetError: a newer mlfleet made this catalogue.
     """
+    # Not with the module: a cell imports the catalogue at each start and never migrates it.
+    import alembic.command
+    import alembic.config
+    import alembic.util
+
     config = alembic.config.Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     with engine.begin() as connection:
