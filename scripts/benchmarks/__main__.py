@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ OWN_FLEET = {"density": density.measure, "crowds": endurance.measure_crowds}
 def main() -> int:
     """Measure, write the two files, print the table; 1 if a goal to reach was not met."""
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what runs, remove the data
     effort = QUICK if options.quick else FULL
     about = report.machine()
     folder = Path(tempfile.mkdtemp(prefix="mlfleet-bench-", dir=options.folder))
