@@ -1,11 +1,14 @@
 """One connection per instance: turns, nesting, idle close, and Postgres going away."""
 
 import contextlib
+import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psycopg2
 import pytest
 import sqlalchemy
 
@@ -15,6 +18,7 @@ from mlfleet.database.embedded import EmbeddedPostgres
 from mlfleet.errors import DatabaseAwayError
 from mlfleet.store.connection import FairLock, StoreConnection
 from mlfleet.store.pool import make_engine
+from tests.fixtures_fleet import descendants
 from tests.store.conftest import Instance, connect
 
 SESSIONS = (
@@ -80,7 +84,7 @@ def test_the_connection_comes_lazily_and_goes_when_idle(
     with connection.lease() as raw, raw.cursor() as cursor:
         cursor.execute("SELECT 1")
     connection.close()
-    assert "connection-idle" not in {thread.name for thread in threading.enumerate()}
+    assert "connection-watch" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_connection_cut_while_idle_is_replaced_before_use(
@@ -217,3 +221,43 @@ def test_postgres_restarts_and_the_calls_are_held_then_told_to_come_again(
         server.start()
         assert [answer.result(30).status for answer in held] == [200, 200]
     admin.close()
+
+
+@contextlib.contextmanager
+def frozen(server: EmbeddedPostgres) -> Iterator[None]:
+    """Stop every process of a Postgres without ending it: its sockets stay open."""
+    postmaster = int((server.data_dir / "postmaster.pid").read_text().split()[0])
+    stopped = [postmaster, *descendants(postmaster)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_call_to_a_frozen_postgres_ends_and_a_long_one_to_a_living_does_not(
+    postgres_factory: Callable[..., EmbeddedPostgres],
+) -> None:
+    server = postgres_factory(max_connections=40)
+    admin = Admin(server.admin_uri)
+    admin.prepare()
+    admin.clone(1, "secret")
+    admin.close()
+    connection = StoreConnection()
+    connection.configure(admin.access(1, "secret"), idle_s=0.5, wait_s=1.0)
+    with connection.lease() as raw, raw.cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(4)")
+    with (
+        frozen(server),
+        connection.lease() as raw,
+        raw.cursor() as cursor,
+        pytest.raises(psycopg2.OperationalError),
+    ):
+        began = time.monotonic()
+        cursor.execute("SELECT 1")
+    assert time.monotonic() - began < 15
+    with connection.lease() as raw, raw.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    connection.close()

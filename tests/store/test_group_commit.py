@@ -177,7 +177,7 @@ def test_closing_carries_out_what_waits_and_leaves_no_thread(writer: Writer) -> 
     writer.connection.close()
     assert len(writer.query("SELECT 1 FROM params")) == 5
     names = {thread.name for thread in threading.enumerate()}
-    assert not names & {"group-commit", "connection-idle"}
+    assert not names & {"group-commit", "connection-watch"}
 
 
 def wait_until_blocked(writer: Writer) -> int:

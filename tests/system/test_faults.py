@@ -214,6 +214,38 @@ def test_a_postgres_that_stays_away_is_a_429_and_never_a_final_answer(own_fleet:
     assert is_alive(cell)
 
 
+def test_a_frozen_postgres_is_a_429_and_nothing_hangs(own_fleet: Any) -> None:
+    token, body = create(own_fleet, "frozen"), {"experiment_id": "0"}
+    asleep, fresh = create(own_fleet, "dozing"), create(own_fleet, "fresh")
+    for tenant, key in (("frozen", token), ("dozing", asleep)):
+        assert own_fleet.call(tenant, key, "runs/create", body)[0] == 200
+    ask_cell(own_fleet, "POST", "/sleep/dozing")
+    postmaster = process_of(own_fleet, "bin/postgres")
+    stopped = [postmaster, *descendants(postmaster)]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    calls = [
+        ("frozen", token, "runs/create"),
+        ("frozen", token, "runs/search"),
+        ("dozing", asleep, "runs/create"),
+        ("fresh", fresh, "runs/create"),
+    ]
+    try:
+        with ThreadPoolExecutor() as pool:
+            began = time.monotonic()
+            answers = [pool.submit(own_fleet.call, *call, body) for call in calls]
+            assert [one.result()[0] for one in answers] == [429, 429, 429, 429]
+        assert time.monotonic() - began < 60
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    for tenant, key, _ in calls:
+        eventually(
+            lambda t=tenant, k=key: own_fleet.call(t, k, "runs/create", body)[0] == 200,  # type: ignore[misc]
+            30,
+        )
+
+
 def test_tokens_from_the_command_to_the_gateway(own_fleet: Any) -> None:
     token = create(own_fleet, "keyed")
     run = {"experiment_id": "0"}

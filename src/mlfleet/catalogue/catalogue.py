@@ -29,7 +29,7 @@ from mlfleet.catalogue.models import (
 )
 from mlfleet.catalogue.names import TenantName, label, tenant_name
 from mlfleet.catalogue.tokens import Token, access_of, digest, new_token
-from mlfleet.database.connect import connect, libpq_uri
+from mlfleet.database.connect import OPTIONS, connect, libpq_uri
 from mlfleet.database.template import mlflow_version
 from mlfleet.errors import (
     DatabaseAwayError,
@@ -64,7 +64,7 @@ class Catalogue:
             max_overflow=0,
             pool_pre_ping=True,
             pool_recycle=1800,
-            connect_args={"connect_timeout": 10, "application_name": "mlfleet"},
+            connect_args=OPTIONS,
         )
 
     def prepare(self) -> None:

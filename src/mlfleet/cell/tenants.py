@@ -154,19 +154,26 @@ class Tenants:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def _ask(self, name: str) -> Known | None:
-        deadline = time.monotonic() + self._hold_s
-        while True:
-            try:
-                tenant = await self.call(self.catalogue.tenant, name)
-            except FleetError as exc:
-                if time.monotonic() + RETRY_S > deadline:
-                    raise DatabaseAwayError(f"The catalogue cannot be asked: {exc}") from exc
-                await asyncio.sleep(RETRY_S)
-                continue
-            if tenant is not None:
-                self._known[name] = Known(tenant)
-                return self._known[name]
-            if len(self._unknown) >= UNKNOWN_NAMES:
-                self._unknown.clear()
-            self._unknown[name] = time.monotonic() + UNKNOWN_S
-            return None
+        tenant = await self._read(name)
+        if tenant is not None:
+            self._known[name] = Known(tenant)
+            return self._known[name]
+        if len(self._unknown) >= UNKNOWN_NAMES:
+            self._unknown.clear()
+        self._unknown[name] = time.monotonic() + UNKNOWN_S
+        return None
+
+    async def _read(self, name: str) -> Tenant | None:
+        """Read a tenant, waiting for the catalogue within the holding time."""
+        reason: object = "it does not answer"
+        try:
+            async with asyncio.timeout(self._hold_s):
+                while True:
+                    try:
+                        found: Tenant | None = await self.call(self.catalogue.tenant, name)
+                        return found
+                    except FleetError as exc:
+                        reason = exc
+                        await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            raise DatabaseAwayError(f"The catalogue cannot be asked: {reason}") from None

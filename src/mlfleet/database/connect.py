@@ -9,10 +9,14 @@ from mlfleet.errors import DatabaseAwayError, FleetError
 
 Connection = psycopg2.extensions.connection
 
-_OPTIONS: dict[str, Any] = {
+OPTIONS: dict[str, Any] = {
     "connect_timeout": 10,
     "application_name": "mlfleet",
-    "keepalives_idle": 30,
+    # A node that is lost must not hold a thread for the two hours of the kernel's defaults.
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30000,
 }
 _LASTING = ("password authentication failed", "does not exist", "no pg_hba.conf entry")
 
@@ -28,7 +32,7 @@ def connect(uri: str, database: str | None = None) -> Connection:
         FleetError: the address is wrong, or the server refuses this user for good.
         DatabaseAwayError: the server cannot be reached, or has no connection to give, for now.
     """
-    options = {**_OPTIONS, **({"dbname": database} if database else {})}
+    options = {**OPTIONS, **({"dbname": database} if database else {})}
     try:
         connection: Connection = psycopg2.connect(libpq_uri(uri), **options)
     except psycopg2.ProgrammingError as exc:

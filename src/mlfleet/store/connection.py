@@ -7,8 +7,10 @@ cannot happen. The price is turns: callers get the connection in the order they 
 The connection is opened at first use, closed after `idle_s` without use and reopened on demand.
 While Postgres is away a caller waits at most `wait_s` and then gets `DatabaseAwayError`. Before
 each use the socket is looked at without a round trip: a server that went away has hung up, and
-that shows as readable. No session state, no prepared statements and no `options=` are used, so
-PgBouncer may stand in between in transaction mode.
+that shows as readable. A server that is frozen, or whose node is lost, keeps its sockets open: a
+call that takes longer than `wait_s` is cut off if a second connection gets no answer either, so
+a long search on a living server is left alone. No session state, no prepared statements and no
+`options=` are used, so PgBouncer may stand in between in transaction mode.
 
 What this leaves out: nesting in one thread. `store/pool.py` gives nested MLflow sessions the same
 connection; here a holder that asks again would wait for itself.
@@ -17,7 +19,9 @@ connection; here a holder that asks again would wait for itself.
 import collections
 import contextlib
 import logging
+import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_PROBE_S = 5.0
+"""A server that does not even refuse a new connection within this time is not there."""
 
 
 class FairLock:
@@ -80,6 +86,10 @@ class StoreConnection:
         self._idle_s = 5.0
         self._wait_s = 20.0
         self._raw: PgConnection | None = None
+        self._socket: socket.socket | None = None
+        """A second handle on the connection's socket: psycopg2's own is locked during a call."""
+        self._taken = 0.0
+        """When the current holder got its turn."""
         self._last_used = 0.0
         self._watcher: threading.Thread | None = None
         self._stop = threading.Event()
@@ -107,6 +117,7 @@ class StoreConnection:
                 f"The database connection was busy for {self._wait_s:g} s with calls that came "
                 "first. Nothing was changed; try again."
             )
+        self._taken = time.monotonic()
         try:
             return self._opened(deadline)
         except BaseException:
@@ -154,6 +165,7 @@ class StoreConnection:
             self._drop()
         if self._raw is None:
             self._raw = self._connect(deadline)
+            self._socket = socket.socket(fileno=os.dup(self._raw.fileno()))
             self._watch()
         return self._raw
 
@@ -183,7 +195,7 @@ class StoreConnection:
             password=self._access.password,
             application_name="mlfleet",
             # libpq rounds 1 up to 2 and takes 0 as "for ever".
-            connect_timeout=max(2, int(deadline - time.monotonic())),
+            connect_timeout=max(2, round(deadline - time.monotonic())),
             # A server that vanishes without a word (a node lost) must not hold a call for the
             # two hours of the kernel's defaults.
             keepalives_idle=15,
@@ -208,23 +220,28 @@ class StoreConnection:
 
     def _drop(self) -> None:
         raw, self._raw = self._raw, None
+        handle, self._socket = self._socket, None
         if raw is not None:
             with contextlib.suppress(psycopg2.Error):
                 raw.close()
+        if handle is not None:
+            handle.close()
 
     def _watch(self) -> None:
-        """Start the thread that gives an unused connection back; it ends when it has."""
+        """Start the thread that looks after an open connection; it ends when that is closed."""
         if self._watcher is None:
             self._watcher = threading.Thread(
-                target=self._close_when_idle, name="connection-idle", daemon=True
+                target=self._look_after, name="connection-watch", daemon=True
             )
             self._watcher.start()
 
-    def _close_when_idle(self) -> None:
+    def _look_after(self) -> None:
+        """Give the connection back when nobody uses it; end a call that nobody will answer."""
         pause_s = self._idle_s
         while not self._stop.wait(pause_s):
-            pause_s = self._idle_s
+            pause_s = min(self._idle_s, self._wait_s)
             if not self._turns.acquire(0):
+                self._cut_off_if_frozen()
                 continue
             pause_s = self._last_used + self._idle_s - time.monotonic()
             if pause_s <= 0:
@@ -233,6 +250,24 @@ class StoreConnection:
             self._turns.release()
             if pause_s <= 0:
                 return
+
+    def _cut_off_if_frozen(self) -> None:
+        taken, handle = self._taken, self._socket
+        if time.monotonic() - taken < self._wait_s or self._answers():
+            return
+        if self._taken == taken and handle is not None:
+            log.warning("database_frozen", extra={"call_s": round(time.monotonic() - taken, 1)})
+            with contextlib.suppress(OSError):  # closed meanwhile: the call has ended
+                handle.shutdown(socket.SHUT_RDWR)
+
+    def _answers(self) -> bool:
+        """Whether the server says anything at all to a new connection, be it a refusal."""
+        began = time.monotonic()
+        try:
+            self._connect_once(began + _PROBE_S).close()
+        except psycopg2.OperationalError:
+            return time.monotonic() - began < _PROBE_S - 1
+        return True
 
 
 def _hung_up(raw: PgConnection) -> bool:
