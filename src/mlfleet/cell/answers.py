@@ -10,6 +10,7 @@ import email.utils
 import functools
 import html
 import json
+import re
 import time
 from http import HTTPStatus
 
@@ -118,8 +119,10 @@ def text(status: int, message: str, content_type: str = "text/plain; charset=utf
 
 
 def page(status: int, template: str, *headers: tuple[str, str], **fields: str) -> Answer:
-    """Return an HTML page; every field is escaped."""
+    """Return an HTML page; every field is escaped, and `message` may hold `code` in backticks."""
     escaped = {name: html.escape(value, quote=True) for name, value in fields.items()}
+    if "message" in escaped:
+        escaped["message"] = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped["message"])
     for name, value in escaped.items():
         template = template.replace("{{" + name + "}}", value)
     return Answer(status, template.encode(), "text/html; charset=utf-8", headers)

@@ -39,7 +39,7 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"origin",
     b"x-real-ip",
 }
-_NOT_RETURNED = _HOP_BY_HOP | {b"set-cookie", b"x-content-type-options"}
+_NOT_RETURNED = _HOP_BY_HOP | {b"date", b"set-cookie", b"x-content-type-options"}
 """Set anew or dropped. Stock sets no cookie; one from an instance could only aim at neighbours."""
 
 ROUTE_HEADER = b"x-mlfleet-route"
@@ -189,7 +189,7 @@ class Relay:
     def _head(self, head: Head, has_body: bool) -> tuple[bytes, bool]:
         """Return the head for the client, and whether the body is to be chunked."""
         reason = head.reason or HTTPStatus(head.status).phrase.encode()
-        # An instance sends no date of its own.
+        # Our own: only some of an instance's answers (files) have one.
         date = http_date().encode()
         status_line = b"HTTP/1.1 %d %s\r\n" % (head.status, reason)
         lines = [status_line, b"date: %s\r\nx-content-type-options: nosniff\r\n" % date]

@@ -112,6 +112,8 @@ class Gateway:
             answer = await self._answer_or_forward(incoming, route, record)
         except FleetError as exc:
             answer = answers.refusal(exc, asks_password=not own_host)
+            if not answer.close and self._is_navigation(incoming):
+                answer = browser.error_page(answer, str(exc))
         except (RequestPayloadError, HttpProcessingError):
             answer = answers.refusal(BadRequestError("The body is not framed as its head says"))
         except TimeoutError:
@@ -273,20 +275,26 @@ class Gateway:
         is_secure = self._scheme == "https"
         if path == browser.LOGIN and method in ("GET", "HEAD"):
             return browser.login_page(route.tenant, browser.login_target(route.path))
+        if path == browser.LOGOUT and method in ("GET", "HEAD"):
+            return browser.logout_page(route.tenant)
         if path not in (browser.LOGIN, browser.LOGOUT):
             return answers.error(404, f"No page {path[:100]!r} here")
         headers = incoming.message.headers
         access.check_origin(method, headers.get("Origin"), headers["Host"], by_cookie=False)
-        if path == browser.LOGOUT and method == "POST":
+        if method == "POST" and path == browser.LOGOUT:
             return browser.log_out(is_secure=is_secure)
-        if path != browser.LOGIN or method != "POST":
+        if method != "POST":
             return answers.error(405, "This page takes POST", ("allow", "POST"))
         body = Body(incoming, self._limits.client_idle_s)
         if body.length is None or body.length > browser.FORM_BYTES:
             raise BadRequestError("A login form is a few hundred bytes long", status=413)
         await body.read_small()
+        form = browser.read_form(body.whole or b"")
+        if digest(form.token) not in known.tokens:
+            # It may be younger than the cache.
+            known = await self._tenants.newest(known)
         return browser.log_in(
-            body.whole or b"",
+            form,
             route.tenant,
             known.tenant.id,
             known.tokens,
