@@ -58,6 +58,22 @@ def test_when_the_gateway_is_gone_instances_and_zygote_end(admin: Admin, tmp_pat
         assert not Path(f"/proc/{instance.pid}").exists()
 
 
+def test_a_gateway_that_goes_while_it_is_answered_leaves_no_traceback(
+    admin: Admin, tmp_path: Path
+) -> None:
+    with (
+        admin.throwaway() as database,
+        running_zygote(database, tmp_path / "log") as (running, _),
+        Path(os.devnull).open("wb") as nothing,
+        socket.socket() as unused,
+    ):
+        order = protocol.ForkOrder("demo").encode()
+        protocol.send_with_descriptors(running.orders, order, [unused.fileno(), nothing.fileno()])
+        running.orders.close()
+        assert running.process.wait(40) == 0
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
 def test_a_database_that_cannot_be_reached_ends_it_with_the_reason(tmp_path: Path) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     nowhere = DatabaseAccess("127.0.0.1", 1, "none", "nobody", "none")

@@ -19,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mlfleet import log as fleet_log
 from mlfleet.cell import confinement, heap, instance, protocol
@@ -61,9 +61,9 @@ class Zygote:
         try:
             pid = self.fork(order, *descriptors)
         except OSError as exc:
-            protocol.send(self.orders, failed=order.tenant, error=str(exc))
+            self.tell(failed=order.tenant, error=str(exc))
         else:
-            protocol.send(self.orders, forked=order.tenant, pid=pid)
+            self.tell(forked=order.tenant, pid=pid)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -93,8 +93,12 @@ class Zygote:
             if pid == 0:
                 return
             shutil.rmtree(self.folders.pop(pid), ignore_errors=True)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                protocol.send(self.orders, exited=pid, status=status)
+            self.tell(exited=pid, status=status)
+
+    def tell(self, **message: Any) -> None:
+        """Send a message; a gateway that is gone is noticed at the next order."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            protocol.send(self.orders, **message)
 
     def finish(self, within_s: float) -> None:
         """See the last instances out: they drain when the gateway is gone, or are killed."""

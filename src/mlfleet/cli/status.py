@@ -131,5 +131,5 @@ def _row(row: dict[str, Any], now: float) -> list[object]:
 
 
 def _memory(memory: dict[str, Any] | None) -> str:
-    """Return what the instance costs: its fair share of shared pages, and its own."""
-    return size((memory or {}).get("proportional_bytes"))
+    """Return what the instance alone costs; its share of the zygote's pages is in the JSON."""
+    return size((memory or {}).get("private_bytes"))
