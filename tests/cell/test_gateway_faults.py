@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mlfleet.errors import DatabaseAwayError
+from mlfleet.errors import DatabaseAwayError, WrongVersionError
 from tests.fixtures_gateway import EchoCell, until
 
 REPEATABLE = ("GET", "/demo/crash-once"), ("PUT", "/demo/crash-once")
@@ -164,6 +164,15 @@ def test_a_database_that_is_away_at_the_wake_is_waited_for(
     assert 1.5 < time.monotonic() - started < 4
 
 
+def test_data_of_another_version_is_refused_for_good_with_what_to_do(echo_cell: EchoCell) -> None:
+    token = echo_cell.catalogue.put("demo")
+    echo_cell.provide_error = WrongVersionError("serve it from a fleet with mlflow==2.9.0")
+    answer = echo_cell.get("/demo/x", token)
+    assert answer.status == 409
+    assert "mlflow==2.9.0" in answer.json()["message"]
+    assert "retry-after" not in answer.headers
+
+
 def test_with_the_catalogue_away_known_tenants_work_and_unknown_ones_are_held(
     echo_cells: Callable[..., EchoCell],
 ) -> None:
@@ -183,6 +192,24 @@ def test_with_the_catalogue_away_known_tenants_work_and_unknown_ones_are_held(
     assert cell.get("/unknown/x", token).status == 429
     cell.catalogue.is_away = False
     assert cell.get("/unknown/x", token).status == 404
+
+
+@pytest.mark.parametrize("jump_s", [-86400.0 * 365, 86400.0 * 365])
+def test_a_wall_clock_that_jumps_reaps_nobody_and_holds_nobody(
+    echo_cells: Callable[..., EchoCell], monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    cell = echo_cells(idle_s=1.0)
+    token = cell.catalogue.put("demo")
+    pid = cell.get("/demo/x", token).json()["pid"]
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    ended = time.monotonic() + 1.5
+    while time.monotonic() < ended:
+        assert cell.get("/demo/x", token).json()["pid"] == pid
+        time.sleep(0.1)
+    # And the idle one is still found idle.
+    until(lambda: not Path(f"/proc/{pid}").exists())
+    assert cell.get("/demo/x", token).status == 200
 
 
 def test_a_client_that_leaves_frees_its_place(echo_cell: EchoCell) -> None:
