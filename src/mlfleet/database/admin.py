@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from psycopg2 import sql
 
-from mlfleet.database import clone, settling, template, warm
+from mlfleet.database import clone, template, warm
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.connect import Connection, libpq_uri
 from mlfleet.database.scram import verifier
@@ -42,7 +42,6 @@ class Admin:
         address = urlsplit(f"//{pooler_address}" if pooler_address else self.uri)
         self._host, self._port = address.hostname or "127.0.0.1", address.port or 5432
         self._sessions = Sessions(self.uri, CLONES_AT_ONCE)
-        self._settler = settling.Settler(lambda: settling.checkpoint(self.uri))
 
     def prepare(self, version: str | None = None) -> list[str]:
         """Make the group role and the template of an MLflow version unless they are there.
@@ -75,8 +74,6 @@ class Admin:
             if is_new:
                 clone.create(c, name, source)
             clone.open_to_role(c, name, name)
-        if is_new:
-            self._settler.cloned()
         return is_new
 
     @contextlib.contextmanager
@@ -95,7 +92,6 @@ class Admin:
             yield
             template.grant(self.uri, name)
             clone.open_to_role(connection, name, name)
-        self._settler.cloned()
 
     def access(self, tenant_id: int, password: str) -> DatabaseAccess:
         """Return what a tenant's instance needs to connect."""
@@ -109,14 +105,9 @@ class Admin:
             run(connection, "ALTER ROLE {} PASSWORD {}", role, sql.Literal(verifier(password)))
 
     def drop(self, tenant_id: int) -> None:
-        """Remove a tenant's databases (copies of an upgrade too) and role, cutting sessions off.
-
-        Postgres brings everything to disk first: seconds, right after many clones.
-        """
+        """Remove a tenant's databases (copies of an upgrade too) and role, cutting sessions off."""
         name = database_name(tenant_id)
         with readable(f"drop {name}"), self._locked(tenant_id) as connection:
-            if database_exists(connection, name):
-                settling.write_file_system(connection)
             clone.drop(connection, name)
 
     def exists(self, tenant_id: int) -> bool:
@@ -141,7 +132,6 @@ class Admin:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._settler.close()
         self._sessions.close()
 
     def _locked(self, tenant_id: int) -> contextlib.AbstractContextManager[Connection]:

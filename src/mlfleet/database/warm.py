@@ -1,8 +1,8 @@
 """The database that zygotes warm up on: one for all cells, kept, lent to a role made per start.
 
-Dropping a database makes Postgres write everything to disk first, after a burst of new tenants for
-minutes, so a start never drops one. What is secret is the role: its password lives for one start,
-ends by itself within the hour if the process was killed, and the role is gone after the start.
+Dropping a database makes Postgres write everything to disk first, so a start never drops one. What
+is secret is the role: its password lives for one start, ends by itself within the hour if the
+process was killed, and the role is gone after the start.
 """
 
 import contextlib
