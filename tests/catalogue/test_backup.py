@@ -1,8 +1,11 @@
 """Backup and restore of a tenant: rows and files come back equal, and damage changes nothing."""
 
+import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ from mlfleet.catalogue.archive import DamagedArchiveError
 from mlfleet.catalogue.backup import backup, restore
 from mlfleet.catalogue.provision import Provisioner
 from mlfleet.database.connect import Connection
+from mlfleet.database.keys import FleetKey
 from mlfleet.errors import FleetError, UnknownTenantError
 
 FILES = {"0/run/artifacts/model.bin": os.urandom(300_000), "0/run/artifacts/ünï çode.txt": b"x"}
@@ -201,3 +205,65 @@ def test_a_dump_that_postgres_refuses_leaves_no_tenant_behind(
         restore(provisioner, tmp_path / "saved", artifacts, f"{tenant}-copy")
     assert provisioner.catalogue.tenant(f"{tenant}-copy") is None
     assert sorted(artifacts.iterdir()) == before
+
+
+SECRETS = """
+import json, sys
+from mlfleet.cell import application
+application.prepare_environment()
+from mlfleet.database.access import DatabaseAccess
+from mlfleet.store.installation import StoreConfig, install
+
+order = json.load(sys.stdin)
+install(StoreConfig(DatabaseAccess(**order["database"]), "/tmp/nowhere", 0, order["kek"]))
+from mlflow.entities.webhook import WebhookAction, WebhookEntity, WebhookEvent
+from mlflow.server import handlers
+from mlflow.store.tracking.dbmodels.models import SqlGatewaySecret
+from mlflow.utils.crypto import KEKManager, _decrypt_secret
+
+tracking, registry = handlers._tracking_store, handlers._model_registry_store
+if order["make"]:
+    tracking.create_gateway_secret("api", {"api_key": "sk-of-the-tenant"})
+    event = WebhookEvent(WebhookEntity.REGISTERED_MODEL, WebhookAction.CREATED)
+    registry.create_webhook("hook", "https://9.9.9.9/hook", [event], secret="hmac-of-it")
+with tracking.ManagedSessionMaker() as session:
+    row = session.query(SqlGatewaySecret).one()
+    key = _decrypt_secret(
+        row.encrypted_value, row.wrapped_dek, KEKManager(), row.secret_id, row.secret_name
+    )
+print(json.dumps([key, [hook.secret for hook in registry.list_webhooks()]]))
+"""
+
+
+def secrets_of(provisioner: Provisioner, name: str, kek: str, *, make: bool = False) -> object:
+    """Make or read what MLflow encrypts, as a fresh instance would; None if it cannot decrypt."""
+    access = provisioner.ensure_database(name)
+    order = {"database": dataclasses.asdict(access), "kek": kek, "make": make}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SECRETS],
+        input=json.dumps(order), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        assert "Invalid" in done.stderr, done.stderr
+        return None
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_mlflow_encrypted_is_readable_with_the_new_tenants_key_only(
+    provisioner: Provisioner, tenant: str, artifacts: Path, tmp_path: Path
+) -> None:
+    made = provisioner.catalogue.tenant(tenant)
+    assert made
+    old = provisioner.key.kek_passphrase(made.id)
+    plain = [{"api_key": "sk-of-the-tenant"}, ["hmac-of-it"]]
+    assert secrets_of(provisioner, tenant, old, make=True) == plain
+    backup(provisioner, tenant, artifacts, tmp_path / "saved")
+    restored = restore(provisioner, tmp_path / "saved", artifacts, f"{tenant}-copy")
+    new = provisioner.key.kek_passphrase(restored.id)
+    assert secrets_of(provisioner, restored.name, new) == plain
+    assert secrets_of(provisioner, restored.name, old) is None
+    assert secrets_of(provisioner, tenant, old) == plain, "the original is as it was"
+    stranger = Provisioner(provisioner.catalogue, provisioner.admin, FleetKey(b"another" * 5))
+    with pytest.raises(FleetError, match="under another fleet's key"):
+        restore(stranger, tmp_path / "saved", artifacts, f"{tenant}-other")
+    assert provisioner.catalogue.tenant(f"{tenant}-other") is None

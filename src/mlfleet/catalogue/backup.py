@@ -156,7 +156,10 @@ def _fill(provisioner: Provisioner, tenant_id: int, facts: dict[str, Any], path:
         with connection.cursor() as cursor:
             # Events that were still waiting belong to the tenant that was backed up.
             cursor.execute("DELETE FROM mlfleet_outbox")
-            cursor.execute("SELECT count(*) FROM secrets")
+            cursor.execute(
+                "SELECT (SELECT count(*) FROM secrets)"
+                " + (SELECT count(*) FROM webhooks WHERE secret IS NOT NULL)"
+            )
             (secret_count,) = cursor.fetchone() or (0,)
         connection.close()
         if secret_count:

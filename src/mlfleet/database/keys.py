@@ -5,7 +5,9 @@ fleet key, so the catalogue's rows and backups hold no password. An instance is 
 and never the key.
 """
 
+import base64
 import dataclasses
+import hashlib
 import hmac
 import os
 import secrets
@@ -90,3 +92,8 @@ def _create(path: Path) -> None:
         pass
     finally:
         fresh.unlink()
+
+
+def webhook_key(kek_passphrase: str) -> bytes:
+    """Return the Fernet key for webhooks' secrets; a passphrase of ours has entropy enough."""
+    return base64.urlsafe_b64encode(hashlib.sha256(f"webhook:{kek_passphrase}".encode()).digest())

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy
 
 from mlfleet.database.access import DatabaseAccess
+from mlfleet.database.keys import webhook_key
 from mlfleet.store import pool
 from mlfleet.store.connection import StoreConnection
 
@@ -62,6 +63,7 @@ def install(config: StoreConfig) -> StoreConnection:
 
     _connection.configure(config.database, idle_s=config.idle_s, wait_s=config.wait_s)
     os.environ.update(_environment(config))
+    _set_webhook_key(config.kek_passphrase)
     artifacts.install(config.artifact_root, config.artifact_bytes)
     _set_stores()
     return _connection
@@ -91,6 +93,19 @@ def _environment(config: StoreConfig) -> dict[str, str]:
         "MLFLOW_DISABLE_TELEMETRY": "true",
         **config.s3_environment,
     }
+
+
+def _set_webhook_key(kek_passphrase: str) -> None:
+    """Encrypt webhooks' secrets with the tenant's own key.
+
+    MLflow makes its cipher once, when it is imported: in the zygote, for all tenants, and with a
+    random key that a restart would lose.
+    """
+    from cryptography.fernet import Fernet
+    from mlflow.store.model_registry.dbmodels.models import SqlWebhook
+
+    column: Any = SqlWebhook.__table__.c.secret
+    column.type.cipher = Fernet(webhook_key(kek_passphrase))
 
 
 def _set_stores() -> None:
