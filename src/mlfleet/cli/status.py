@@ -99,7 +99,7 @@ def _text(document: dict[str, Any], limit: int | None) -> str:
     database = document["database"]
     shown = [_row(row, now) for row in rows[:limit]]
     lines = [
-        f"{document['url']}  {len(rows)} tenants, {awake} awake",
+        f"{document['url']}  tenants: {len(rows)}, awake: {awake}",
         *(_cell_line(cell) for cell in document["cells"]),
         f"Postgres {database['version']}: {database['connections']} of"
         f" {database['max_connections']} connections",
