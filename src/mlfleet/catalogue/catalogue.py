@@ -4,17 +4,15 @@ Synchronous; the gateway calls it in threads. Every public method is one transac
 polled (`changed_since`), not listened for: LISTEN does not work through a transaction pooler.
 """
 
-import contextlib
 import datetime
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-import psycopg2.errors
 import sqlalchemy
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from mlfleet.catalogue import migrations
+from mlfleet.catalogue import rows
+from mlfleet.catalogue.connection import CatalogueDatabase
 from mlfleet.catalogue.models import (
     AuditRecord,
     AuditRow,
@@ -28,21 +26,9 @@ from mlfleet.catalogue.models import (
     TokenRow,
 )
 from mlfleet.catalogue.names import TenantName, label, tenant_name
-from mlfleet.catalogue.tokens import Token, access_of, digest, new_token
-from mlfleet.database.connect import OPTIONS, connect, libpq_uri
+from mlfleet.catalogue.tokens import access_of, digest, new_token
 from mlfleet.database.template import mlflow_version
-from mlfleet.errors import (
-    DatabaseAwayError,
-    FleetError,
-    UnknownTenantError,
-    UnknownTokenError,
-)
-
-DATABASE = "mlfleet_catalogue"
-POOL_CONNECTIONS = 4
-"""Most connections one process holds to the catalogue; part of the connection budget."""
-FIRST_TOKEN = "default"
-_CREATE_LOCK = 0x6D6C666C65657403
+from mlfleet.errors import FleetError, UnknownTokenError
 
 
 class Catalogue:
@@ -54,37 +40,16 @@ class Catalogue:
     """
 
     def __init__(self, admin_uri: str) -> None:
-        self._admin_uri = admin_uri
-        address = sqlalchemy.make_url(
-            libpq_uri(admin_uri).replace("postgresql://", "postgresql+psycopg2://", 1)
-        )
-        self._engine = sqlalchemy.create_engine(
-            address.set(database=DATABASE),
-            pool_size=POOL_CONNECTIONS,
-            max_overflow=0,
-            pool_pre_ping=True,
-            pool_recycle=1800,
-            connect_args=OPTIONS,
-        )
+        self._database = CatalogueDatabase(admin_uri)
+        self._begin = self._database.begin
 
     def prepare(self) -> None:
         """Create the catalogue's database if it is missing and bring its schema up to date."""
-        admin = connect(self._admin_uri)
-        try:
-            with admin.cursor() as cursor:
-                cursor.execute("SELECT pg_advisory_lock(%s)", (_CREATE_LOCK,))
-                cursor.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,))
-                if not cursor.rowcount:
-                    cursor.execute(f"CREATE DATABASE {DATABASE} TEMPLATE template0 ENCODING 'UTF8'")
-                cursor.execute(f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC")
-        finally:
-            admin.close()
-        with _readable():
-            migrations.upgrade(self._engine)
+        self._database.prepare()
 
     def close(self) -> None:
         """Close all connections; the next call opens new ones."""
-        self._engine.dispose()
+        self._database.close()
 
     # Tenants
 
@@ -117,15 +82,15 @@ class Catalogue:
                 "concurrency": quota.concurrency, "memory_bytes": quota.memory_bytes,
                 "artifact_bytes": quota.artifact_bytes, "artifact_uri": artifact_uri,
             }  # fmt: skip
-            ids = _insert_tenants(connection, wanted, common)
+            ids = rows.insert_tenants(connection, wanted, common)
             fresh = [
                 (ids[name], digest(token))
                 for name, token in zip(wanted, tokens, strict=True)
                 if name in ids
             ]
-            _insert_first_tokens(connection, fresh)
-            _audit(connection, actor, "tenant.create", [name for name in wanted if name in ids])
-            there = {n: i for n, i in _ids(connection, wanted).items() if n not in ids}
+            rows.insert_first_tokens(connection, fresh)
+            rows.note(connection, actor, "tenant.create", [name for name in wanted if name in ids])
+            there = {n: i for n, i in rows.ids_of(connection, wanted).items() if n not in ids}
         return [
             CreatedTenant(name, ids[name], token, True)
             if name in ids
@@ -136,12 +101,14 @@ class Catalogue:
     def tenant(self, name: str) -> Tenant | None:
         """Return a tenant with its tokens, or None if none of that name is registered."""
         with self._begin() as connection:
-            return next(iter(_tenants(connection, TenantRow.name == name)), None)
+            return next(iter(rows.tenants_where(connection, TenantRow.name == name)), None)
 
     def tenants(self, *, cell: str | None = None) -> list[Tenant]:
         """Return all tenants (of a cell), by name."""
         with self._begin() as connection:
-            return _tenants(connection, TenantRow.cell == cell if cell else sqlalchemy.true())
+            return rows.tenants_where(
+                connection, TenantRow.cell == cell if cell else sqlalchemy.true()
+            )
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many tenants are in each state that occurs."""
@@ -205,13 +172,13 @@ class Catalogue:
                 .with_for_update()
             ).one_or_none()  # fmt: skip
             if row is None:
-                raise unknown(name)
+                raise rows.unknown(name)
             if expect and row.state not in expect:
                 raise FleetError(f"tenant {name!r} is {row.state}, not {' or '.join(expect)}")
             connection.execute(update(TenantRow).where(TenantRow.id == row.id).values(**values))
             if action:
-                _audit(connection, actor, action, [name], dict(values))
-            return _tenants(connection, TenantRow.id == row.id)[0]
+                rows.note(connection, actor, action, [name], dict(values))
+            return rows.tenants_where(connection, TenantRow.id == row.id)[0]
 
     def forget(self, tenant_id: int, *, actor: str = "operator") -> None:
         """Delete a tenant's row and tokens; its database and files are provision.delete's."""
@@ -220,7 +187,7 @@ class Catalogue:
                 delete(TenantRow).where(TenantRow.id == tenant_id).returning(TenantRow.name)
             ).scalar_one_or_none()
             if gone is not None:
-                _audit(connection, actor, "tenant.delete", [gone], {"id": tenant_id})
+                rows.note(connection, actor, "tenant.delete", [gone], {"id": tenant_id})
 
     # Tokens
 
@@ -239,7 +206,7 @@ class Catalogue:
         row = {"name": label(name, "token"), "sha256_hex": digest(token),
                "access": access_of(access), "expires_at": expires_at}  # fmt: skip
         with self._begin() as connection:
-            tenant_id = _one_id(connection, tenant)
+            tenant_id = rows.id_of(connection, tenant)
             made = connection.execute(
                 insert(TokenRow).values(tenant_id=tenant_id, **row)
                 .on_conflict_do_nothing().returning(TokenRow.id)
@@ -247,7 +214,7 @@ class Catalogue:
             if made is None:
                 return None
             detail = {"token": name, "access": access, "expires_at": str(expires_at or "never")}
-            _audit(connection, actor, "token.create", [tenant], detail)
+            rows.note(connection, actor, "token.create", [tenant], detail)
         return token
 
     def rotate_token(self, tenant: str, name: str, *, actor: str = "operator") -> str:
@@ -258,14 +225,14 @@ class Catalogue:
                 connection, tenant, name,
                 update(TokenRow).values(sha256_hex=digest(token), created_at=func.now()),
             )  # fmt: skip
-            _audit(connection, actor, "token.rotate", [tenant], {"token": name})
+            rows.note(connection, actor, "token.rotate", [tenant], {"token": name})
         return token
 
     def revoke_token(self, tenant: str, name: str, *, actor: str = "operator") -> None:
         """Delete a token; gateways refuse it within seconds."""
         with self._begin() as connection:
             self._change_token(connection, tenant, name, delete(TokenRow))
-            _audit(connection, actor, "token.revoke", [tenant], {"token": name})
+            rows.note(connection, actor, "token.revoke", [tenant], {"token": name})
 
     def _change_token(
         self,
@@ -274,7 +241,7 @@ class Catalogue:
         name: str,
         statement: sqlalchemy.Update | sqlalchemy.Delete,
     ) -> None:
-        tenant_id = _one_id(connection, tenant)
+        tenant_id = rows.id_of(connection, tenant)
         done = connection.execute(
             statement.where(TokenRow.tenant_id == tenant_id, TokenRow.name == name)
         )
@@ -291,7 +258,7 @@ class Catalogue:
     ) -> None:
         """Note what somebody did; never put a secret into `detail`."""
         with self._begin() as connection:
-            _audit(connection, actor, action, [tenant], dict(detail))
+            rows.note(connection, actor, action, [tenant], dict(detail))
 
     def audit_log(self, tenant: str | None = None, *, most: int = 100) -> list[AuditRecord]:
         """Return the newest records (of a tenant), newest first."""
@@ -301,109 +268,8 @@ class Catalogue:
         if tenant is not None:
             statement = statement.where(AuditRow.tenant == tenant)
         with self._begin() as connection:
-            rows = connection.execute(statement.order_by(AuditRow.id.desc()).limit(most))
-            return [AuditRecord(*row) for row in rows]
-
-    @contextlib.contextmanager
-    def _begin(self) -> Iterator[sqlalchemy.Connection]:
-        with _readable(), self._engine.begin() as connection:
-            yield connection
-
-
-def unknown(name: str) -> UnknownTenantError:
-    """Return the error for a name that is not registered."""
-    return UnknownTenantError(
-        f"no tenant named {name[:80]!r}: `mlfleet tenant list` shows all, "
-        "`mlfleet tenant create NAME` makes one"
-    )
-
-
-def _insert_tenants(
-    connection: sqlalchemy.Connection, names: Sequence[str], common: Mapping[str, object]
-) -> dict[str, int]:
-    """Insert in one statement; return the ids of those that were not there.
-
-    Sorted, so that two calls with the same names wait for each other instead of deadlocking.
-    """
-    columns = ", ".join(common)
-    values = ", ".join(f":{column}" for column in common)
-    rows = connection.execute(
-        text(
-            f"INSERT INTO tenants (name, {columns}) SELECT name, {values}"
-            " FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
-            " ON CONFLICT (name) DO NOTHING RETURNING name, id"
-        ),
-        {"names": list(names), **common},
-    )
-    return {row.name: row.id for row in rows}
-
-
-def _insert_first_tokens(
-    connection: sqlalchemy.Connection, tokens: Sequence[tuple[int, str]]
-) -> None:
-    connection.execute(
-        text(
-            "INSERT INTO tokens (tenant_id, name, sha256_hex, access) SELECT t.id, :name, t.sha256,"
-            " 'read-write' FROM unnest(CAST(:ids AS int[]), CAST(:hashes AS text[]))"
-            " AS t (id, sha256)"
-        ),
-        {"name": FIRST_TOKEN, "ids": [i for i, _ in tokens], "hashes": [h for _, h in tokens]},
-    )
-
-
-def _ids(connection: sqlalchemy.Connection, names: Sequence[str]) -> dict[str, int]:
-    rows = connection.execute(
-        select(TenantRow.name, TenantRow.id).where(TenantRow.name == func.any(list(names)))
-    )
-    return {row.name: row.id for row in rows}
-
-
-def _one_id(connection: sqlalchemy.Connection, name: str) -> int:
-    found = _ids(connection, [name]).get(name)
-    if found is None:
-        raise unknown(name)
-    return found
-
-
-def _tenants(
-    connection: sqlalchemy.Connection, condition: sqlalchemy.ColumnElement[bool]
-) -> list[Tenant]:
-    tenants, tokens = TenantRow.__table__, TokenRow.__table__
-    of: dict[int, list[Token]] = {}
-    for row in connection.execute(
-        select(tokens).join(tenants, tokens.c.tenant_id == tenants.c.id)
-        .where(condition).order_by(tokens.c.name)
-    ):  # fmt: skip
-        token = Token(row.name, row.sha256_hex, row.access, row.expires_at, row.created_at)
-        of.setdefault(row.tenant_id, []).append(token)
-    return [
-        Tenant(
-            id=row.id, name=TenantName(row.name), tier=row.tier, cell=row.cell, state=row.state,
-            mlflow_version=row.mlflow_version, password_generation=row.password_generation,
-            quota=Quota(row.concurrency, row.memory_bytes, row.artifact_bytes),
-            artifact_uri=row.artifact_uri, tokens=tuple(of.get(row.id, ())),
-            created_at=row.created_at, changed_at=row.changed_at,
-        )
-        for row in connection.execute(select(tenants).where(condition).order_by(tenants.c.name))
-    ]  # fmt: skip
-
-
-def _audit(
-    connection: sqlalchemy.Connection,
-    actor: str,
-    action: str,
-    tenants: Sequence[str | None],
-    detail: Mapping[str, object] | None = None,
-) -> None:
-    if tenants:
-        connection.execute(
-            text(
-                "INSERT INTO audit (actor, action, tenant, detail) SELECT :actor, :action,"
-                " unnest(CAST(:tenants AS text[])), CAST(:detail AS jsonb)"
-            ),
-            {"actor": actor, "action": action, "tenants": list(tenants),
-             "detail": json.dumps(detail or {}, default=str)},
-        )  # fmt: skip
+            found = connection.execute(statement.order_by(AuditRow.id.desc()).limit(most))
+            return [AuditRecord(*row) for row in found]
 
 
 def _check_expiry(expires_at: datetime.datetime | None) -> None:
@@ -413,20 +279,3 @@ def _check_expiry(expires_at: datetime.datetime | None) -> None:
         raise FleetError(f"expiry {expires_at} has no time zone: write it like {expires_at}+00:00")
     if expires_at <= datetime.datetime.now(datetime.UTC):
         raise FleetError(f"expiry {expires_at} is in the past")
-
-
-@contextlib.contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except sqlalchemy.exc.TimeoutError as exc:
-        raise DatabaseAwayError("the catalogue is busy: all its connections are in use") from exc
-    except sqlalchemy.exc.ProgrammingError as exc:
-        if not isinstance(exc.orig, psycopg2.errors.UndefinedTable):
-            raise
-        raise FleetError("the catalogue has no tables: run `mlfleet database prepare`") from exc
-    except (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError) as exc:
-        reason = str(exc.orig).strip().splitlines()[0] if exc.orig else "connection lost"
-        if "does not exist" in reason:
-            raise FleetError(f"{reason}: run `mlfleet database prepare`") from exc
-        raise DatabaseAwayError(f"the catalogue cannot be reached: {reason}") from exc

@@ -9,8 +9,9 @@ import secrets
 import shutil
 from pathlib import Path
 
-from mlfleet.catalogue.catalogue import Catalogue, unknown
+from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.catalogue.models import Tenant
+from mlfleet.catalogue.rows import unknown
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.admin import Admin
 from mlfleet.database.keys import FleetKey
