@@ -181,7 +181,7 @@ def test_a_session_in_the_template_delays_a_clone_and_does_not_fail_it(
         cursor.execute(f"ALTER DATABASE {source} ALLOW_CONNECTIONS true")
     try:
         intruder = connect(postgres, source)
-        leave = threading.Timer(7, intruder.close)  # Postgres itself waits for 5 s
+        leave = threading.Timer(5.5, intruder.close)  # Postgres itself waits for 5 s
         leave.start()
         began = time.monotonic()
         assert admin.clone(122, "pw")

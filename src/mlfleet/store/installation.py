@@ -105,7 +105,8 @@ def _set_webhook_key(kek_passphrase: str) -> None:
     from mlflow.store.model_registry.dbmodels.models import SqlWebhook
 
     column: Any = SqlWebhook.__table__.c.secret
-    column.type.cipher = Fernet(webhook_key(kek_passphrase))
+    # In place: SQLAlchemy keeps copies of the type, which share this cipher.
+    vars(column.type.cipher).update(vars(Fernet(webhook_key(kek_passphrase))))
 
 
 def _set_stores() -> None:
