@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlfleet.cli import COMMANDS
+from tests.fixtures_postgres import free_port
 
 MLFLEET = Path(sys.executable).with_name("mlfleet")
 
@@ -89,7 +90,7 @@ def test_a_setting_of_the_wrong_form_is_refused_by_name(tmp_path):
 
 def test_a_budget_that_cannot_hold_is_refused_with_the_arithmetic(tmp_path):
     environment = {"MLFLEET_MAX_AWAKE": "200", "MLFLEET_MAX_CONNECTIONS": "100", "PATH": ""}
-    answer = mlfleet("up", "--data", tmp_path / "d", "--port", 21987, env=environment)
+    answer = mlfleet("up", "--data", tmp_path / "d", "--port", free_port(), env=environment)
     assert answer.returncode == 1
     assert "200 awake" in answer.stderr
     assert "= 216 of max_connections = 100" in answer.stderr

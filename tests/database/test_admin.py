@@ -208,8 +208,9 @@ def test_the_warm_up_database_is_kept_and_its_role_goes(any_admin: Admin) -> Non
         assert second.name == third.name == access.name
         assert len({access.user, second.user, third.user}) == 3
         connection = enter(third)
-        assert rows(connection, "SELECT name FROM registered_models") == [("kept",)]
-        rows(connection, "DELETE FROM registered_models RETURNING 1")
+        # Other cells of this server may have warmed up in it, too.
+        assert ("kept",) in rows(connection, "SELECT name FROM registered_models")
+        rows(connection, "DELETE FROM registered_models WHERE name = 'kept' RETURNING 1")
         connection.close()
 
 
