@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: help
 help: ## Say what can be made (this text)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: up
 up: .venv/installed-run ## Install, then run a fleet with the tenant "demo"; Ctrl-C stops it, the data stay
@@ -25,6 +25,18 @@ install-dev: .venv/installed-dev ## Install what tests and checks need, too
 .PHONY: test
 test: ## Check, then run every test (installs what they need); ARGS="-k wake" picks some
 	@scripts/test $(ARGS)
+
+.PHONY: test-cluster
+test-cluster: .venv/installed-dev ## Test the fleet on the Kubernetes with Knative that KUBECONFIG names
+	@scripts/test-cluster $(ARGS)
+
+.PHONY: bench-cluster
+bench-cluster: .venv/installed-dev ## Measure a fleet on Kubernetes and write the table (KUBECONFIG)
+	@$(BIN)/python scripts/bench-cluster
+
+.PHONY: render
+render: .venv/installed-dev ## Render the Kubernetes overlays into tests/golden
+	@scripts/render
 
 .PHONY: test-long
 test-long: .venv/installed-dev ## Compare a tenant with stock MLflow by thousands of random calls, in about 10 minutes

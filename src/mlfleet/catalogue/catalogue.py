@@ -156,6 +156,13 @@ class Catalogue:
         }
         return self.change(name, limits, actor=actor, action="tenant.quota")
 
+    def move(self, name: str, cell: str, *, tier: Tier, actor: str = "operator") -> Tenant:
+        """Let another cell serve a tenant; database and files stay where they are."""
+        row = {"name": label(cell, "cell"), "tier": tier}
+        with self._begin() as connection:
+            connection.execute(insert(CellRow).values(**row).on_conflict_do_nothing())
+        return self.change(name, {"cell": cell, "tier": tier}, actor=actor, action="tenant.move")
+
     def change(
         self,
         name: str,

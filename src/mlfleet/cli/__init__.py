@@ -29,21 +29,32 @@ COMMANDS = {
     "database": "mlfleet.cli.database:database",
 }
 
+CLUSTER_COMMANDS = {
+    "tenant": "mlfleet.cli.cluster:tenant",
+    "cell": "mlfleet.cli.cluster:cell",
+    "doctor": "mlfleet.cli.cluster:doctor",
+}
+"""What `mlfleet --cluster` can do."""
+
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when that command is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of a person's day, not of the alphabet."""
-        return list(COMMANDS)
+        return list(_commands(ctx))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, or none."""
-        if (target := COMMANDS.get(cmd_name)) is None:
+        if (target := _commands(ctx).get(cmd_name)) is None:
             return None
         module, _, attribute = target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
+
+
+def _commands(ctx: click.Context) -> dict[str, str]:
+    return CLUSTER_COMMANDS if ctx.params.get("cluster") else COMMANDS
 
 
 @click.group(
@@ -53,11 +64,14 @@ class LazyGroup(click.Group):
     "4 no fleet is running, 130 interrupted.",
 )
 @click.version_option(package_name="mlfleet", prog_name="mlfleet")
-def command() -> None:
+@click.option(
+    "--cluster", is_flag=True, is_eager=True, help="Speak with a fleet on Kubernetes (KUBECONFIG)."
+)
+def command(cluster: bool) -> None:
     """A fleet of MLflow tracking servers that sleep at zero and wake inside one request.
 
     `mlfleet up` runs the fleet; every other command finds it by its data folder (--data, or the
-    variable MLFLEET_DATA, or ./.mlfleet).
+    variable MLFLEET_DATA, or ./.mlfleet). `mlfleet --cluster` speaks with a fleet on Kubernetes.
     """
 
 

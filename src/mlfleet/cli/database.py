@@ -1,13 +1,17 @@
 """`mlfleet database prepare`: schema work, done once and never in a serving process."""
 
+import time
 from pathlib import Path
 
 import click
 
 from mlfleet.cli.options import data_option, json_option
 from mlfleet.cli.output import print_json, progress
+from mlfleet.errors import DatabaseAwayError
 from mlfleet.runtime.folder import DataFolder
 from mlfleet.settings import Settings
+
+RETRY_S = 1.0
 
 
 @click.group(short_help="Prepare a Postgres of your own.")
@@ -21,9 +25,15 @@ def database() -> None:
     help="postgresql://USER:PASSWORD@HOST:PORT/postgres with CREATEDB and CREATEROLE."
     "  [default: MLFLEET_ADMIN_URI, else the running fleet's]",
 )
+@click.option(
+    "--wait-s",
+    type=click.FloatRange(0),
+    default=0.0,
+    help="Wait this long for Postgres to come up.",
+)
 @data_option
 @json_option
-def prepare(admin_uri: str | None, data: Path, as_json: bool) -> None:
+def prepare(admin_uri: str | None, wait_s: float, data: Path, as_json: bool) -> None:
     """Make the catalogue and the template of tenants' databases; again changes nothing.
 
     `mlfleet up` does this by itself; say it before cells start on a Postgres of your own.
@@ -32,10 +42,20 @@ def prepare(admin_uri: str | None, data: Path, as_json: bool) -> None:
     if uri is None:
         uri = DataFolder(data).read().admin_uri
     with progress("preparing catalogue and template"):
-        from mlfleet.runtime.preparation import prepare as prepare_database
-
-        left_open = prepare_database(uri)
+        left_open = _prepare(uri, time.monotonic() + wait_s)
     if as_json:
         print_json({"ready": True, "left_open": left_open})
     else:
         click.echo("\n".join(["catalogue and template are ready", *left_open]))
+
+
+def _prepare(uri: str, deadline: float) -> list[str]:
+    from mlfleet.runtime.preparation import prepare as prepare_database
+
+    while True:
+        try:
+            return prepare_database(uri)
+        except DatabaseAwayError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_S)

@@ -35,7 +35,8 @@ class FleetKey:
         if create:
             _create(path)
         try:
-            if path.stat().st_mode & 0o077:
+            # A group may read: that is how Kubernetes hands a Secret to a process that is not root.
+            if path.stat().st_mode & 0o037:
                 raise FleetError(f"{path} can be read by others: `chmod 600 {path}`")
             return cls.from_text(path.read_text(), str(path))
         except FileNotFoundError:

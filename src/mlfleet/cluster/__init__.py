@@ -1,0 +1,1 @@
+"""The same fleet on Kubernetes: Tenants as objects, cells as Knative Services, checks."""

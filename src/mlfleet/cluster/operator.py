@@ -1,0 +1,149 @@
+"""Follow Tenant objects: `python -m mlfleet.cluster.operator`.
+
+kopf watches, retries, keeps finalizers and reports what failed; `reconcile` knows what to do.
+While this process is away tenants are served as ever: only new wishes wait.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import logging
+from typing import Any
+
+import kopf
+
+from mlfleet import log as fleet_log
+from mlfleet.catalogue.catalogue import Catalogue
+from mlfleet.cluster import tenants
+from mlfleet.cluster.api import TENANTS, Api
+from mlfleet.cluster.reconcile import Reconciler
+from mlfleet.database.admin import Admin
+from mlfleet.errors import FleetError, NoCapacityError
+from mlfleet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+GROUP = TENANTS.group
+THREADS = 4
+"""Tenants worked on at once; the catalogue's pool has as many connections."""
+SOON_S = 3.0
+LATER_S = 30.0
+POLL_S = 5.0
+HEALTH = "http://0.0.0.0:8081/healthz"
+
+registry = kopf.OperatorRegistry()
+
+
+@kopf.on.startup(registry=registry)
+async def begin(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> None:
+    """Set kopf up, and begin to follow the catalogue."""
+    settings.execution.max_workers = THREADS
+    settings.persistence.finalizer = f"{GROUP}/operator"
+    prefix = f"operator.{GROUP}"
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=prefix)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=prefix)
+    settings.posting.level = logging.WARNING
+    settings.watching.server_timeout = 300
+    # Its one namespace and kind are known: following all of them is not this account's right.
+    settings.scanning.disabled = True
+    memo.follower = asyncio.create_task(follow(memo.reconciler), name="follow the catalogue")
+
+
+@kopf.on.login(registry=registry)
+def login(**context: Any) -> Any:
+    """Speak as the pod's account; a registry of one's own brings no way to log in."""
+    return kopf.login_with_service_account(**context)
+
+
+@kopf.on.cleanup(registry=registry)
+async def end(memo: kopf.Memo, **_: Any) -> None:
+    """Stop following the catalogue."""
+    memo.follower.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await memo.follower
+
+
+@kopf.on.resume(TENANTS.group, TENANTS.plural, registry=registry)
+@kopf.on.create(TENANTS.group, TENANTS.plural, registry=registry)
+@kopf.on.update(TENANTS.group, TENANTS.plural, field="spec", registry=registry)
+def settle(
+    name: str,
+    uid: str,
+    spec: kopf.Spec,
+    status: kopf.Status,
+    meta: kopf.Meta,
+    patch: kopf.Patch,
+    memo: kopf.Memo,
+    **_: Any,
+) -> None:
+    """Bring a tenant to where its object wants it, and say in its status how that went."""
+
+    def say(is_true: bool, reason: str, message: str) -> None:
+        patch.status["observedGeneration"] = meta.get("generation", 0)
+        patch.status["conditions"] = tenants.condition(
+            status.get("conditions", []),
+            is_true=is_true,
+            reason=reason,
+            message=message,
+            generation=meta.get("generation", 0),
+            now=datetime.datetime.now(datetime.UTC),
+        )
+
+    try:
+        patch.status.update(memo.reconciler.settle(name, uid, dict(spec)))
+    except FleetError as exc:
+        say(False, type(exc).__name__.removesuffix("Error"), str(exc))
+        raise kopf.TemporaryError(str(exc), delay=_pause_s(exc)) from exc
+    say(True, "Registered", "Its database is made at its first request.")
+
+
+@kopf.on.delete(TENANTS.group, TENANTS.plural, registry=registry)
+def remove(name: str, memo: kopf.Memo, **_: Any) -> None:
+    """Remove all that a tenant owns before its object may go."""
+    try:
+        memo.reconciler.remove(name)
+    except FleetError as exc:
+        raise kopf.TemporaryError(str(exc), delay=_pause_s(exc)) from exc
+
+
+def _pause_s(exc: FleetError) -> float:
+    return SOON_S if isinstance(exc, NoCapacityError) else LATER_S
+
+
+async def follow(reconciler: Reconciler) -> None:
+    """Write changes of the catalogue (a tenant's first request makes it ready) to the objects."""
+    cursor: int | None = None
+    while True:
+        try:
+            names, cursor = await asyncio.to_thread(reconciler.catalogue.changed_since, cursor)
+            for name in sorted(names):
+                await asyncio.to_thread(reconciler.refresh, name)
+        except FleetError as exc:
+            log.warning("catalogue_not_followed", extra={"reason": str(exc)})
+        await asyncio.sleep(POLL_S)
+
+
+def main() -> None:
+    """Run until told to stop."""
+    fleet_log.configure()
+    settings = Settings.from_environ()
+    if settings.admin_uri is None:
+        raise FleetError("MLFLEET_ADMIN_URI is not set: postgresql://USER:PASSWORD@HOST/postgres")
+    api = Api.of_pod()
+    reconciler = Reconciler(
+        api,
+        Catalogue(settings.admin_uri),
+        Admin(settings.admin_uri),
+        settings.data / "artifacts",
+    )
+    kopf.run(
+        registry=registry,
+        standalone=True,
+        namespaces=[api.namespace],
+        liveness_endpoint=HEALTH,
+        memo=kopf.Memo(reconciler=reconciler),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Make the catalogue, the cells and the Secrets agree with what a Tenant object says.
+
+Level-triggered: each call looks at how things are and does what is missing, so it may be repeated
+after any failure, and again after a restart. The catalogue stays the one truth that gateways read;
+the object is a wish and a view.
+"""
+
+import logging
+import time
+from pathlib import Path
+
+from mlfleet.catalogue.catalogue import Catalogue
+from mlfleet.catalogue.models import Tenant
+from mlfleet.catalogue.provision import remove_folder
+from mlfleet.cluster import cells, tenants
+from mlfleet.cluster.api import CONFIG_MAPS, KNATIVE_SERVICES, SECRETS, TENANTS, Api, Document
+from mlfleet.database.admin import Admin, database_name
+from mlfleet.errors import FleetError, NoCapacityError
+from mlfleet.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ACTOR = "operator"
+SETTINGS = "mlfleet-settings"
+FIRST_TOKEN = "default"
+NOTICE_S = 2 * Settings.catalogue_poll_s
+"""Until every gateway has seen a change of the catalogue."""
+DRAIN_S = 25.0
+
+
+class UnknownCellError(FleetError):
+    """A tenant names a cell that is not there."""
+
+
+class Reconciler:
+    """Brings one tenant at a time to where its object wants it; may be shared by threads."""
+
+    def __init__(self, api: Api, catalogue: Catalogue, admin: Admin, artifacts: Path) -> None:
+        self.api, self.catalogue, self.admin = api, catalogue, admin
+        self.artifacts = artifacts
+
+    def settle(self, name: str, uid: str, spec: Document) -> Document:
+        """Do what is missing for a tenant; return its status.
+
+        Raises:
+            UnknownCellError: its cell is not there; nothing was made.
+            NoCapacityError: something takes its time; try again.
+            FleetError: it cannot be, and says why.
+        """
+        cell = self._cell(name, uid, spec)
+        address = cells.url(cell)
+        # An address that the ingress does not know yet answers 404, which is final to a client.
+        is_coming_up = tenants.tier(spec) == "dedicated" and not cells.is_ready(cell)
+        if address is None or is_coming_up:
+            raise NoCapacityError(f"cell {tenants.cell(name, spec)} is not ready yet")
+        row, token = self._registered(name, spec)
+        url = f"{address}/{name}"
+        self._hand_out(row, url, token, uid)
+        return tenants.status(row, url)
+
+    def remove(self, name: str) -> None:
+        """Remove a tenant with its database, role, files, rows; running requests may finish."""
+        row = self.catalogue.tenant(name)
+        if row is None:
+            return
+        self.catalogue.set_state(name, "deleting")
+        self._wait_until_unused(row)
+        self.admin.drop(row.id)
+        if self.artifacts.is_dir():
+            remove_folder(self.artifacts / str(row.id))
+        self.catalogue.forget(row.id, actor=ACTOR)
+        log.info("tenant_removed", extra={"tenant": name, "id": row.id})
+
+    def refresh(self, name: str) -> None:
+        """Write what the catalogue says of a tenant into its object's status, if it has one."""
+        row = self.catalogue.tenant(name)
+        if row is None or self.api.find(TENANTS, name) is None:
+            return
+        self.api.patch(TENANTS, name, {"status": {"state": row.state}}, "status")
+
+    def _cell(self, name: str, uid: str, spec: Document) -> Document:
+        wanted = tenants.cell(name, spec)
+        found = self.api.find(KNATIVE_SERVICES, wanted)
+        if found is not None:
+            return found
+        if tenants.tier(spec) == "dedicated":
+            return self._make_cell(wanted, tenants.owner(name, uid))
+        raise UnknownCellError(
+            f"there is no cell {wanted}: `mlfleet --cluster cell list` shows all, "
+            f"`mlfleet --cluster cell add {wanted}` makes it"
+        )
+
+    def _make_cell(self, name: str, owner: Document) -> Document:
+        first = self.api.get(KNATIVE_SERVICES, cells.FIRST)
+        service = cells.derived(first, name, tier="dedicated", max_awake=1, max_replicas=1)
+        service["metadata"]["ownerReferences"] = [owner]
+        check_budget(self.api, service)
+        return self.api.create(KNATIVE_SERVICES, service)
+
+    def _registered(self, name: str, spec: Document) -> tuple[Tenant, str | None]:
+        """Return the tenant's row, made or changed as its object wants, and a token if new."""
+        row = self.catalogue.tenant(name)
+        token = None
+        cell, quota = tenants.cell(name, spec), tenants.quota(spec)
+        if row is None:
+            [created] = self.catalogue.create_tenants(
+                [name], tier=tenants.tier(spec), cell=cell, quota=quota, actor=ACTOR
+            )
+            token = created.token
+            row = self.catalogue.tenant(name)
+        if row is None or row.state == "deleting":
+            raise NoCapacityError(f"an earlier tenant {name} is still being deleted")
+        if row.quota != quota:
+            row = self.catalogue.set_quota(name, quota, actor=ACTOR)
+        if (row.cell, row.tier) != (cell, tenants.tier(spec)):
+            row = self.catalogue.move(name, cell, tier=tenants.tier(spec), actor=ACTOR)
+        return row, token
+
+    def _hand_out(self, row: Tenant, url: str, token: str | None, uid: str) -> None:
+        """See that the tenant's Secret is there; one that was lost gets a new token."""
+        name = tenants.token_secret(row.name)
+        if token is None and self.api.find(SECRETS, name) is not None:
+            self.api.patch(SECRETS, name, {"stringData": {"MLFLOW_TRACKING_URI": url}})
+            return
+        if token is None:
+            token = self.catalogue.create_token(row.name, FIRST_TOKEN, actor=ACTOR)
+        if token is None:
+            token = self.catalogue.rotate_token(row.name, FIRST_TOKEN, actor=ACTOR)
+        document = tenants.secret(row.name, url, token, tenants.owner(row.name, uid))
+        self.api.create(SECRETS, document)
+
+    def _wait_until_unused(self, row: Tenant) -> None:
+        """Wait until gateways know of the deletion and the tenant's instances have drained."""
+        time.sleep(NOTICE_S)
+        deadline = time.monotonic() + DRAIN_S
+        while self._sessions(row.id) and time.monotonic() < deadline:
+            time.sleep(0.5)
+
+    def _sessions(self, tenant_id: int) -> int:
+        with self.admin.session() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = %s",
+                (database_name(tenant_id),),
+            )
+            row = cursor.fetchone()
+        return int(row[0]) if row else 0
+
+
+def check_budget(api: Api, *new: Document) -> None:
+    """Return if Postgres has connections for all cells and the new ones.
+
+    Raises:
+        BudgetError: it has not; says the sum, cell by cell.
+    """
+    limit = int(api.get(CONFIG_MAPS, SETTINGS)["data"]["max-connections"])
+    names = {document["metadata"]["name"] for document in new}
+    present = api.list(KNATIVE_SERVICES, labels=cells.SELECTOR)
+    others = [cell for cell in present if cell["metadata"]["name"] not in names]
+    cells.check_connections([*others, *new], limit, Settings.catalogue_connections)

@@ -1,0 +1,223 @@
+"""The operator's work against a real catalogue and real databases.
+
+Only the API server is replaced, by a dictionary that keeps objects; live/ has a real one.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlfleet.catalogue.catalogue import Catalogue
+from mlfleet.catalogue.provision import Provisioner
+from mlfleet.cluster import reconcile
+from mlfleet.cluster.api import (
+    CONFIG_MAPS,
+    KNATIVE_SERVICES,
+    SECRETS,
+    TENANTS,
+    AbsentError,
+    Api,
+    ConflictError,
+    Document,
+    Kind,
+)
+from mlfleet.cluster.reconcile import Reconciler, UnknownCellError
+from mlfleet.database.admin import Admin
+from mlfleet.database.keys import FleetKey
+from mlfleet.errors import BudgetError, NoCapacityError
+
+from .test_cells import first
+
+
+class Shelf(Api):
+    """An API server's store: objects by kind and name, with its refusals."""
+
+    def __init__(self) -> None:
+        self.namespace = "mlfleet"
+        self.objects: dict[tuple[Kind, str], Document] = {}
+
+    def get(self, kind: Kind, name: str, namespace: str | None = "") -> Document:
+        if (kind, name) not in self.objects:
+            raise AbsentError(f"no {name}")
+        return copy.deepcopy(self.objects[kind, name])
+
+    def list(self, kind: Kind, labels: str = "", namespace: str | None = "") -> list[Document]:
+        return [copy.deepcopy(one) for (k, _), one in self.objects.items() if k == kind]
+
+    def create(self, kind: Kind, document: Document) -> Document:
+        name = document["metadata"]["name"]
+        if (kind, name) in self.objects:
+            raise ConflictError(f"{name} is there")
+        self.objects[kind, name] = copy.deepcopy(document)
+        return document
+
+    def patch(self, kind: Kind, name: str, change: Document, part: str = "") -> Document:
+        document = self.objects[kind, name]
+        for key, value in change.items():
+            document.setdefault(key, {}).update(value)
+        return document
+
+    def add_cell(self, name: str) -> None:
+        cell = first()
+        cell["metadata"]["name"] = name
+        cell["status"] = {"url": f"http://{name}.mlfleet.example.test"}
+        self.objects[KNATIVE_SERVICES, name] = cell
+
+
+@pytest.fixture
+def shelf() -> Shelf:
+    shelf = Shelf()
+    shelf.add_cell("cell-0")
+    shelf.objects[CONFIG_MAPS, reconcile.SETTINGS] = {"data": {"max-connections": "200"}}
+    return shelf
+
+
+@pytest.fixture
+def catalogue(postgres: str) -> Iterator[Catalogue]:
+    catalogue = Catalogue(postgres)
+    catalogue.prepare()
+    yield catalogue
+    catalogue.close()
+
+
+@pytest.fixture
+def worker(
+    shelf: Shelf, catalogue: Catalogue, postgres: str, tmp_path: Path
+) -> Iterator[Reconciler]:
+    admin = Admin(postgres)
+    yield Reconciler(shelf, catalogue, admin, tmp_path)
+    admin.close()
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "NOTICE_S", 0.0)
+
+
+def test_a_new_tenant_is_registered_and_its_secret_opens_it(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    status = worker.settle("new-one", "u1", {"quota": {"memory": "512Mi"}})
+    row = catalogue.tenant("new-one")
+    assert row is not None
+    assert row.quota.memory_bytes == 512 * 2**20
+    assert status == {
+        "id": row.id,
+        "state": "registered",
+        "cell": "cell-0",
+        "url": "http://cell-0.mlfleet.example.test/new-one",
+        "tokenSecret": "new-one-mlflow",
+    }
+    secret = shelf.objects[SECRETS, "new-one-mlflow"]
+    assert secret["stringData"]["MLFLOW_TRACKING_URI"] == status["url"]
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == "u1"
+    assert token_opens(secret, row)
+
+
+def token_opens(secret: Document, row: Any) -> bool:
+    from mlfleet.catalogue.tokens import digest
+
+    return digest(secret["stringData"]["MLFLOW_TRACKING_TOKEN"]) in {
+        token.sha256_hex for token in row.tokens
+    }
+
+
+def test_settling_again_changes_nothing(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    worker.settle("again", "u1", {})
+    before, row = copy.deepcopy(shelf.objects), catalogue.tenant("again")
+    worker.settle("again", "u1", {})
+    assert shelf.objects == before
+    assert catalogue.tenant("again") == row
+
+
+def test_a_token_lost_between_catalogue_and_secret_is_made_anew(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    catalogue.create_tenants(["half-done"])
+    worker.settle("half-done", "u1", {})
+    row = catalogue.tenant("half-done")
+    assert row is not None
+    assert len(row.tokens) == 1
+    assert token_opens(shelf.objects[SECRETS, "half-done-mlflow"], row)
+
+
+def test_a_cell_that_is_not_there_leaves_nothing_made(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    before = copy.deepcopy(shelf.objects)
+    with pytest.raises(UnknownCellError, match=r"no cell cell-9.*cell add cell-9"):
+        worker.settle("nowhere", "u1", {"cell": "cell-9"})
+    assert catalogue.tenant("nowhere") is None
+    assert shelf.objects == before
+
+
+def test_another_cell_in_the_spec_moves_the_tenant_and_its_address(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    worker.settle("mover", "u1", {})
+    shelf.add_cell("cell-5")
+    status = worker.settle("mover", "u1", {"cell": "cell-5"})
+    assert status["url"] == "http://cell-5.mlfleet.example.test/mover"
+    row = catalogue.tenant("mover")
+    assert row is not None
+    assert row.cell == "cell-5"
+    secret = shelf.objects[SECRETS, "mover-mlflow"]
+    assert secret["stringData"]["MLFLOW_TRACKING_URI"] == status["url"]
+    assert token_opens(secret, row), "the token stays"
+
+
+def test_a_dedicated_tenant_waits_for_its_own_cell(worker: Reconciler, shelf: Shelf) -> None:
+    with pytest.raises(NoCapacityError, match="cell-lonely is not ready yet"):
+        worker.settle("lonely", "u1", {"tier": "dedicated"})
+    cell = shelf.objects[KNATIVE_SERVICES, "cell-lonely"]
+    assert cell["metadata"]["ownerReferences"][0]["name"] == "lonely"
+    cell["status"] = {"url": "http://cell-lonely.mlfleet.example.test"}
+    with pytest.raises(NoCapacityError, match="cell-lonely is not ready yet"):
+        worker.settle("lonely", "u1", {"tier": "dedicated"})
+    assert (SECRETS, "lonely-mlflow") not in shelf.objects, "an address that answers 404"
+    cell["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    status = worker.settle("lonely", "u1", {"tier": "dedicated"})
+    assert status["url"] == "http://cell-lonely.mlfleet.example.test/lonely"
+
+
+def test_a_dedicated_cell_that_postgres_cannot_hold_is_not_made(
+    worker: Reconciler, shelf: Shelf
+) -> None:
+    shelf.objects[CONFIG_MAPS, reconcile.SETTINGS] = {"data": {"max-connections": "160"}}
+    with pytest.raises(BudgetError, match="of max_connections = 160"):
+        worker.settle("too-much", "u1", {"tier": "dedicated"})
+    assert (KNATIVE_SERVICES, "cell-too-much") not in shelf.objects
+
+
+def test_a_removed_tenant_leaves_no_database_no_folder_and_no_row(
+    worker: Reconciler, catalogue: Catalogue
+) -> None:
+    worker.admin.prepare()
+    worker.settle("goner", "u1", {})
+    Provisioner(catalogue, worker.admin, FleetKey(bytes(32))).ensure_database("goner")
+    row = catalogue.tenant("goner")
+    assert row is not None
+    assert worker.admin.exists(row.id)
+    (worker.artifacts / str(row.id)).mkdir()
+    (worker.artifacts / str(row.id) / "model.bin").write_text("x")
+    worker.remove("goner")
+    assert not worker.admin.exists(row.id)
+    assert list(worker.artifacts.iterdir()) == []
+    assert catalogue.tenant("goner") is None
+    worker.remove("goner")  # a repeated call finds nothing to do
+
+
+def test_the_state_a_first_request_made_is_written_back(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    worker.settle("woken", "u1", {})
+    shelf.objects[TENANTS, "woken"] = {"metadata": {"name": "woken"}, "status": {}}
+    catalogue.set_state("woken", "ready")
+    worker.refresh("woken")
+    assert shelf.objects[TENANTS, "woken"]["status"] == {"state": "ready"}
+    worker.refresh("never-heard-of")
