@@ -300,7 +300,7 @@ def test_an_idle_instance_is_put_to_sleep(echo_cells: Callable[..., EchoCell]) -
     token = cell.catalogue.put("demo")
     pid = cell.get("/demo/x", token).json()["pid"]
     until(lambda: cell.awake() == [])
-    assert not Path(f"/proc/{pid}").exists()
+    until(lambda: not Path(f"/proc/{pid}").exists())
     assert cell.get("/demo/x", token).json()["pid"] != pid
 
 
