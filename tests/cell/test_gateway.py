@@ -288,6 +288,31 @@ def test_when_nobody_is_idle_the_answer_is_try_again(echo_cells: Callable[..., E
     until(lambda: cell.get("/other/x", other).status == 200)
 
 
+def test_only_an_answer_that_waited_for_a_wake_says_how_long(echo_cell: EchoCell) -> None:
+    token = echo_cell.catalogue.put("demo")
+    started = time.monotonic()
+    with ThreadPoolExecutor(5) as pool:
+        first = list(pool.map(lambda _: echo_cell.get("/demo/slow?s=0.5", token), range(5)))
+    waited_ms = (time.monotonic() - started) * 1000
+    for answer in first:
+        assert 0 < wake_ms(answer.headers["server-timing"]) < waited_ms - 500
+    assert "server-timing" not in echo_cell.get("/demo/x", token).headers
+    echo_cell.admin("POST", "/sleep/demo")
+    streamed = echo_cell.request("PUT", "/demo/f", token, body=(b"x" for _ in range(3)))
+    assert wake_ms(streamed.headers["server-timing"]) > 0
+
+
+def test_a_page_that_waited_for_a_wake_says_so_too(echo_cell: EchoCell) -> None:
+    token = echo_cell.catalogue.put("demo")
+    assert wake_ms(echo_cell.get("/demo/", token, headers=NAVIGATION).headers["server-timing"]) > 0
+
+
+def wake_ms(server_timing: str) -> float:
+    name, _, duration = server_timing.partition(";dur=")
+    assert name == "wake"
+    return float(duration)
+
+
 def test_many_first_requests_at_once_wake_one_instance(echo_cell: EchoCell) -> None:
     token = echo_cell.catalogue.put("demo")
     with ThreadPoolExecutor(20) as pool:

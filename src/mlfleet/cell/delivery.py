@@ -57,11 +57,12 @@ class Delivery:
         self.is_draining = False
         """Close each client's connection after its answer."""
 
-    async def is_slow(self, tenant: str) -> str:
+    async def is_slow(self, tenant: str, record: Record) -> str:
         """Return why a page has to wait; empty if the instance is up or comes up at once."""
         instance = self._instances.get(tenant)
         if instance is not None and instance.ready.is_set():
             return ""
+        record.wished_at = time.monotonic()
         try:
             async with asyncio.timeout(browser.WAITING_AFTER_S):
                 instance = await self._instances.wake(tenant)
@@ -92,6 +93,7 @@ class Delivery:
             instance = self._instances.get(route.tenant)
             if instance is None:
                 request.record.woke = True
+                _begin_to_wait(request.record)
                 instance = await self._instances.wake(route.tenant)
                 if not instance.is_usable:
                     continue
@@ -122,16 +124,17 @@ class Delivery:
         is_waking = not instance.ready.is_set()
         if is_waking:
             self._metrics.held.inc()
+            _begin_to_wait(request.record)
         try:
             upstream = await instance.connection()
             is_head = request.incoming.message.method == "HEAD"
             if body.whole is not None:
                 upstream.start(head + body.whole, is_head=is_head)
                 response = await upstream.head()
-                await self._relay(request, upstream, response, body)
+                await self._relay(request, instance, upstream, response, body)
             else:
                 upstream.start(head, is_head=is_head)
-                await self._stream(request, upstream, body)
+                await self._stream(request, instance, upstream, body)
         finally:
             if is_waking:
                 self._metrics.held.dec()
@@ -140,7 +143,9 @@ class Delivery:
             if upstream is not None:
                 instance.give_back(upstream)
 
-    async def _stream(self, request: Request, upstream: Upstream, body: Body) -> None:
+    async def _stream(
+        self, request: Request, instance: Instance, upstream: Upstream, body: Body
+    ) -> None:
         """Send a long body while waiting for the answer, which may come before its end."""
         upload = asyncio.create_task(body.stream(upstream, self._limits.max_body_bytes))
         answered = asyncio.create_task(upstream.head())
@@ -153,7 +158,7 @@ class Delivery:
                 if not isinstance(exc, LostError):
                     raise exc
             response = await answered
-            await self._relay(request, upstream, response, body)
+            await self._relay(request, instance, upstream, response, body)
             if not upload.done():
                 # The answer came early (a refusal): the rest of the body interests nobody.
                 request.incoming.close = True
@@ -166,12 +171,19 @@ class Delivery:
             await asyncio.gather(upload, answered, return_exceptions=True)
 
     async def _relay(
-        self, request: Request, upstream: Upstream, response: Head, body: Body
+        self,
+        request: Request,
+        instance: Instance,
+        upstream: Upstream,
+        response: Head,
+        body: Body,
     ) -> None:
         record = request.record
         if self.is_draining:
             request.incoming.close = True
         relay = Relay(request.incoming, upstream, request.route)
+        if record.wished_at is not None:
+            relay.woke_in_s = instance.woke_in_s(record.wished_at)
         record.status = response.status
         try:
             await relay.run(response)
@@ -182,3 +194,8 @@ class Delivery:
                 record.store_route = relay.store_route.decode("latin-1")
                 if (counter := self._metrics.by_route.get(record.store_route)) is not None:
                     counter.inc()
+
+
+def _begin_to_wait(record: Record) -> None:
+    if record.wished_at is None:
+        record.wished_at = time.monotonic()

@@ -154,6 +154,8 @@ class Relay:
         self._upstream = upstream
         self._route = route
         self.sent_bytes = 0
+        self.woke_in_s: float | None = None
+        """What the request waited for a waking instance; none if the instance was awake."""
         self.store_route: bytes = b""
         """What the store said about a write call: hot, stock, or nothing."""
 
@@ -207,6 +209,8 @@ class Relay:
                 location = rewrite_location(value.decode("latin-1"), self._route.prefix)
                 value = location.encode("latin-1")
             lines.append(b"%s: %s\r\n" % (name, value))
+        if self.woke_in_s is not None:
+            lines.append(b"server-timing: wake;dur=%.1f\r\n" % (self.woke_in_s * 1000))
         if not is_ui(self._route.path):
             lines.append(SANDBOX)
         framed = False

@@ -184,7 +184,7 @@ class Gateway:
         await breaker.enter(self._limits.hold_s)
         try:
             if self._is_navigation(incoming):
-                reason = await self._delivery.is_slow(route.tenant)
+                reason = await self._delivery.is_slow(route.tenant, record)
                 if reason:
                     return browser.waiting_page(route.tenant, reason)
             user = caller.token.name

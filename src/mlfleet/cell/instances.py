@@ -58,6 +58,12 @@ class Instance:
         """True if new requests may be sent to it."""
         return not self.is_leaving and not self.gone.is_set()
 
+    def woke_in_s(self, wished_at: float) -> float:
+        """Return how long somebody who wished for it at that time waited until it was ready."""
+        # Its first answer may be read before the packet that says "ready", which came first.
+        ready_at = time.monotonic() if self.ready_s is None else self.born + self.ready_s
+        return max(0.0, ready_at - wished_at)
+
     async def connection(self) -> Upstream:
         """Return a connection that nobody else uses.
 

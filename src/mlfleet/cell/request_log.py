@@ -25,6 +25,7 @@ class Record:
         "status",
         "store_route",
         "tenant",
+        "wished_at",
         "woke",
     )
 
@@ -37,6 +38,8 @@ class Record:
         self.sent_bytes = 0
         self.store_route = ""
         self.woke = False
+        self.wished_at: float | None = None
+        """When it began to wait for a waking instance (monotonic clock); none if it did not."""
         self.is_probe = False
 
 
