@@ -27,6 +27,7 @@ COMMANDS = {
     "logs": "mlfleet.cli.instance:logs",
     "doctor": "mlfleet.cli.doctor:doctor",
     "database": "mlfleet.cli.database:database",
+    "load": "mlfleet.cli.load:load",
 }
 
 CLUSTER_COMMANDS = {
