@@ -1,0 +1,1 @@
+"""The one home of Locust: users, shapes, listeners and its page."""
