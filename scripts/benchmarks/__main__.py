@@ -12,12 +12,13 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import ceiling, pgbench, processes, report, stock
+from benchmarks import ceiling, pgbench, report, stock
 from benchmarks.bench import Bench
 from benchmarks.effort import FULL, QUICK
 from benchmarks.fleet import Fleet, running
 from benchmarks.report import Goal, Row
 from benchmarks.rows import artifacts, client, density, endurance, gateway, throughput, waking
+from mlfleet.load import processes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SCHEMA = "bench_schema"

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2
 
-from benchmarks import processes
+from mlfleet.load import processes
 
 
 class Postgres:

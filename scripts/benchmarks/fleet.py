@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import client, processes
+from benchmarks import client
 from benchmarks.database import Postgres
 from benchmarks.stock import environment
 from benchmarks.wire import Target
+from mlfleet.load import processes
 
 START_S = 60.0
 STOP_S = 40.0

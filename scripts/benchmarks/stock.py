@@ -13,8 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import client, processes
+from benchmarks import client
 from benchmarks.wire import Target
+from mlfleet.load import processes
 
 START_S = 120.0
 STOP_S = 20.0

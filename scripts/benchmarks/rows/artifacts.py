@@ -10,12 +10,13 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 
-from benchmarks import client, processes
+from benchmarks import client
 from benchmarks.bench import Bench
 from benchmarks.fleet import Fleet
-from benchmarks.processes import MIB
 from benchmarks.report import Goal, Row
 from benchmarks.wire import Target
+from mlfleet.load import processes
+from mlfleet.load.processes import MIB
 
 _BLOCK = bytes(range(256)) * 4096
 """1 MiB."""

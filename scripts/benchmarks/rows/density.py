@@ -5,12 +5,13 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import client, load, processes
+from benchmarks import client, load
 from benchmarks.bench import Bench
 from benchmarks.fleet import Fleet, running
-from benchmarks.processes import MIB
 from benchmarks.report import Goal, Row
 from benchmarks.wire import Target
+from mlfleet.load import processes
+from mlfleet.load.processes import MIB
 
 GIB = 1024 * MIB
 AT_ONCE = 4

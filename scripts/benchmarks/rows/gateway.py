@@ -9,12 +9,13 @@ import socket
 import time
 import urllib.parse
 
-from benchmarks import client, direct, load, processes, wire
+from benchmarks import client, direct, load, wire
 from benchmarks.bench import Bench
 from benchmarks.fleet import Fleet
 from benchmarks.report import Goal, Row
 from benchmarks.wire import Target
 from mlfleet.database.access import DatabaseAccess
+from mlfleet.load import processes
 
 CONNECTIONS = 8
 PATH = "/version"

@@ -5,11 +5,12 @@ import signal
 import time
 from typing import Any
 
-from benchmarks import client, load, processes, stock
+from benchmarks import client, load, stock
 from benchmarks.bench import Bench
 from benchmarks.fleet import Fleet
 from benchmarks.report import Goal, Row
 from benchmarks.wire import Target
+from mlfleet.load import processes
 
 TENANTS = 20
 """Tenants that are woken in turn."""
