@@ -1,30 +1,12 @@
 """`mlfleet token`: who may use a tenant, and for how long."""
 
 import datetime
-import re
 
 import click
 
+from mlfleet.cli.durations import Duration
 from mlfleet.cli.options import Fleet, fleet_command
 from mlfleet.cli.output import print_json, table
-
-_DURATION = re.compile(r"(\d+)\s*(s|min|h|d)")
-_SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-
-
-class Duration(click.ParamType[datetime.timedelta]):
-    """A span of time such as 90min, 12h or 30d."""
-
-    name = "duration"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> datetime.timedelta:
-        """Return the span."""
-        match = _DURATION.fullmatch(str(value))
-        if match is None or int(match[1]) == 0:
-            self.fail(f"{value!r} is not a time such as 90min, 12h or 30d", param, ctx)
-        return datetime.timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
 
 
 @click.group(short_help="Say who may use a tenant.")

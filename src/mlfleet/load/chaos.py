@@ -11,10 +11,14 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
-Kind = Literal["instance", "zygote", "gateway", "connections", "sessions", "postgres"]
+Kind = Literal[
+    "instance", "zygote", "gateway", "connections", "sessions", "postgres stop", "postgres kill"
+]
 """What is struck. The first three are killed with -9. Connections are those of clients, cut while
-they are open; sessions are those of instances in Postgres; Postgres is restarted."""
+they are open; sessions are those of instances in Postgres. Postgres is told to stop, which cuts
+all sessions, or is killed with -9 and must recover from its log; it comes back by itself."""
 KILLED: tuple[Kind, ...] = ("instance", "zygote", "gateway")
+RESTARTED: tuple[Kind, ...] = ("postgres stop", "postgres kill")
 ZYGOTE_SHARE, GATEWAY_SHARE = 0.1, 0.05
 """Of the kills. Most go to instances, of which there are most; a gateway is away for two seconds,
 and a plan of nothing else would only measure that."""
@@ -45,6 +49,7 @@ class Harm:
 
     kills: int
     restarts: int
+    """Of Postgres, stops and kills in turns."""
     cuts: int = 0
     """Strikes on connections and, in turns with them, on sessions."""
 
@@ -64,7 +69,7 @@ def plan(seed: int, seconds: float, harm: Harm) -> tuple[Strike, ...]:
     kills = _kill_kinds(harm.kills)
     rng.shuffle(kills)
     cuts: list[Kind] = ["sessions" if number % 2 else "connections" for number in range(harm.cuts)]
-    restarts: list[Kind] = ["postgres"] * harm.restarts
+    restarts = [RESTARTED[number % len(RESTARTED)] for number in range(harm.restarts)]
     strikes = [
         Strike(round(at_s, 3), kind, rng.random())
         for kinds in (kills, cuts, restarts)
@@ -76,7 +81,8 @@ def plan(seed: int, seconds: float, harm: Harm) -> tuple[Strike, ...]:
 def _kill_kinds(kills: int) -> list[Kind]:
     zygotes, gateways = round(kills * ZYGOTE_SHARE), round(kills * GATEWAY_SHARE)
     instances = kills - zygotes - gateways
-    return ["instance"] * instances + ["zygote"] * zygotes + ["gateway"] * gateways
+    counts = zip(KILLED, (instances, zygotes, gateways), strict=True)
+    return [kind for kind, count in counts for _ in range(count)]
 
 
 def _times(rng: random.Random, count: int, seconds: float) -> list[float]:
