@@ -33,6 +33,7 @@ MAY_DIFFER = (
     r"ConfigMap/mlfleet-settings\.data\.[a-z-]+",
     r"Service/cell-0\..*\.env\.MLFLEET_(DOMAIN|MAX_AWAKE)\.value",
     r"Service/cell-0\..*\.annotations\.autoscaling\.knative\.dev/max-scale",
+    r"Job/database-prepare\..*\.env\.MAX_CONNECTIONS\.value",
     r"Service/cell-0\..*\.resources\.limits\.memory",
     r"PersistentVolumeClaim/mlfleet-artifacts\.spec\.resources\.requests\.storage",
     r".*\.image",

@@ -31,9 +31,17 @@ def database() -> None:
     default=0.0,
     help="Wait this long for Postgres to come up.",
 )
+@click.option(
+    "--connections",
+    type=click.IntRange(0),
+    default=0,
+    help="Refuse a Postgres that allows fewer; nothing is made there then.",
+)
 @data_option
 @json_option
-def prepare(admin_uri: str | None, wait_s: float, data: Path, as_json: bool) -> None:
+def prepare(
+    admin_uri: str | None, wait_s: float, connections: int, data: Path, as_json: bool
+) -> None:
     """Make the catalogue and the template of tenants' databases; again changes nothing.
 
     `mlfleet up` does this by itself; say it before cells start on a Postgres of your own.
@@ -42,20 +50,24 @@ def prepare(admin_uri: str | None, wait_s: float, data: Path, as_json: bool) -> 
     if uri is None:
         uri = DataFolder(data).read().admin_uri
     with progress("preparing catalogue and template"):
-        left_open = _prepare(uri, time.monotonic() + wait_s)
+        left_open = _prepare(uri, connections, time.monotonic() + wait_s)
     if as_json:
         print_json({"ready": True, "left_open": left_open})
     else:
         click.echo("\n".join(["catalogue and template are ready", *left_open]))
 
 
-def _prepare(uri: str, deadline: float) -> list[str]:
+def _prepare(uri: str, connections: int, deadline: float) -> list[str]:
     from mlfleet.runtime.preparation import prepare as prepare_database
 
+    said = ""
     while True:
         try:
-            return prepare_database(uri)
-        except DatabaseAwayError:
+            return prepare_database(uri, connections)
+        except DatabaseAwayError as exc:
             if time.monotonic() > deadline:
                 raise
+            if str(exc) != said:
+                said = str(exc)
+                click.echo(f"waiting: {said}", err=True)
         time.sleep(RETRY_S)

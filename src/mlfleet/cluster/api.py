@@ -62,6 +62,7 @@ CLAIMS = Kind("", "v1", "persistentvolumeclaims")
 STORAGE_CLASSES = Kind("storage.k8s.io", "v1", "storageclasses")
 DEFINITIONS = Kind("apiextensions.k8s.io", "v1", "customresourcedefinitions")
 JOBS = Kind("batch", "v1", "jobs")
+EVENTS = Kind("", "v1", "events")
 
 
 class Api:
@@ -106,12 +107,15 @@ class Api:
         except AbsentError:
             return None
 
-    def list(self, kind: Kind, labels: str = "", namespace: str | None = "") -> list[Document]:
+    def list(
+        self, kind: Kind, labels: str = "", namespace: str | None = "", *, fields: str = ""
+    ) -> list[Document]:
         """Return all documents of a kind, page by page so that 10,000 of them pass too."""
         found: list[Document] = []
+        chosen = [("limit", "500"), ("labelSelector", labels), ("fieldSelector", fields)]
         more = ""
         while True:
-            query = [("limit", "500"), ("labelSelector", labels), ("continue", more)]
+            query = [*chosen, ("continue", more)]
             page = self._call("GET", kind.path(self._place(namespace)), query=query)
             found += page["items"]
             more = page["metadata"].get("continue", "")
@@ -140,6 +144,12 @@ class Api:
         """
         self._call("DELETE", kind.path(self.namespace, name))
 
+    def log(self, pod: str, container: str, lines: int) -> str:
+        """Return the last lines that a container of a pod has written; also of one that ended."""
+        path = PODS.path(self.namespace, f"{pod}/log")
+        query = [("container", container), ("tailLines", str(lines))]
+        return self._read("GET", path, query=query).decode(errors="replace")
+
     def version(self) -> str:
         """Return the API server's version."""
         return str(self._call("GET", "/version")["gitVersion"])
@@ -156,7 +166,21 @@ class Api:
         query: Any = (),
         content: str = "application/json",
     ) -> Document:
-        headers = {"Accept": "application/json", "Content-Type": content}
+        document: Document = json.loads(
+            self._read(method, path, body, query=query, content=content)
+        )
+        return document
+
+    def _read(
+        self,
+        method: str,
+        path: str,
+        body: Document | None = None,
+        *,
+        query: Any = (),
+        content: str = "application/json",
+    ) -> bytes:
+        headers = {"Accept": "application/json, */*", "Content-Type": content}
         try:
             answer = self._client.call_api(
                 *self._client.param_serialize(
@@ -178,8 +202,7 @@ class Api:
             ) from exc
         if not 200 <= answer.status < 300:
             raise _explained(ApiException(status=answer.status, body=data.decode()), path)
-        document: Document = json.loads(data)
-        return document
+        return data
 
 
 def _explained(exc: ApiException, path: str) -> ClusterError:
@@ -187,6 +210,12 @@ def _explained(exc: ApiException, path: str) -> ClusterError:
     try:
         message = str(json.loads(exc.body or "")["message"])
     except (ValueError, KeyError, TypeError):
-        message = f"{path}: {exc.status} {exc.reason}"
+        message = f"{path}: {exc.status} {exc.reason or ''}".rstrip()
+        if exc.status == 404:
+            # Without a document in the answer it is the kind that is missing, not the object.
+            message = (
+                f"this cluster does not know {path.split('/')[2]}: "
+                "`mlfleet --cluster doctor` says what has to be installed"
+            )
     kind = {404: AbsentError, 409: ConflictError}.get(exc.status or 0, ClusterError)
     return kind(message)

@@ -4,14 +4,16 @@ Each check is a function of documents that were read, or of the API for a read m
 """
 
 import dataclasses
-from collections.abc import Iterator
+import datetime
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from mlfleet.cluster import cells
+from mlfleet.cluster import cells, pods
 from mlfleet.cluster.api import (
     CLAIMS,
     CONFIG_MAPS,
     DEFINITIONS,
+    EVENTS,
     JOBS,
     KNATIVE_SERVICES,
     SECRETS,
@@ -65,11 +67,14 @@ def examine(api: Api) -> Iterator[Finding]:
     features = api.find(CONFIG_MAPS, "config-features", SERVING)
     yield from flags(features or {})
     yield definition(api.find(DEFINITIONS, TENANT_DEFINITION, None))
-    yield storage_class(api.find(STORAGE_CLASSES, CLASS, None))
-    yield claim(api.find(CLAIMS, CLAIM))
+    classes = [one["metadata"]["name"] for one in api.list(STORAGE_CLASSES, namespace=None)]
+    yield storage_class(api.find(STORAGE_CLASSES, CLASS, None), classes)
+    yield from (claim(one, classes, last_event(api, one)) for one in api.list(CLAIMS))
+    yield from no_claim(api.find(CLAIMS, CLAIM))
     yield from (secret(name, api.find(SECRETS, name)) for name in (FLEET, POSTGRES))
     yield preparation(api.find(JOBS, "database-prepare"))
-    yield from (cell(one) for one in api.list(KNATIVE_SERVICES, labels=cells.SELECTOR))
+    yield from every_cell(api.list(KNATIVE_SERVICES, labels=cells.SELECTOR))
+    yield from unwell(api, datetime.datetime.now(datetime.UTC))
     yield budget(api)
 
 
@@ -97,25 +102,51 @@ def definition(found: Document | None) -> Finding:
     return Finding("tenants", "ok", "Tenant objects are defined")
 
 
-def storage_class(found: Document | None) -> Finding:
+def storage_class(found: Document | None, classes: Sequence[str]) -> Finding:
     """Check that the one storage class is there."""
     if found is None:
-        message = f"no StorageClass {CLASS}: an overlay brings it with its storage component"
-        return Finding("storage", "problem", message)
+        return Finding(
+            "storage",
+            "problem",
+            f"no StorageClass {CLASS}: an overlay brings it with its storage component; "
+            f"{_present(classes)}",
+        )
     return Finding("storage", "ok", f"{CLASS} is made by {found['provisioner']}")
 
 
-def claim(found: Document | None) -> Finding:
-    """Check that artifacts have a place."""
-    phase = "missing" if found is None else found["status"]["phase"]
-    if phase != "Bound":
-        return Finding(
-            "artifacts",
-            "problem",
-            f"claim {CLAIM} is {phase}: kubectl describe pvc {CLAIM} says why; the storage "
-            "driver must be installed and allow ReadWriteMany",
-        )
-    return Finding("artifacts", "ok", f"claim {CLAIM} is bound")
+def claim(found: Document, classes: Sequence[str], event: str = "") -> Finding:
+    """Check that a claim has its volume; `event` is the last thing the cluster said of it."""
+    name, phase = found["metadata"]["name"], found["status"]["phase"]
+    if phase == "Bound":
+        return Finding("claim", "ok", f"{name} is bound")
+    wanted = found["spec"].get("storageClassName", "")
+    said = f" ({event})" if event else ""
+    if wanted not in classes:
+        mend = f"there is no StorageClass {wanted!r}; {_present(classes)}"
+    else:
+        mend = "its driver must be installed and allow " + ", ".join(found["spec"]["accessModes"])
+    message = f"{name} of class {wanted!r} is {phase}{said}: {mend}"
+    return Finding("claim", "problem", message)
+
+
+def no_claim(found: Document | None) -> Iterator[Finding]:
+    """Check that artifacts have a place at all."""
+    if found is None:
+        message = f"no claim {CLAIM}: kubectl apply -k knative/overlays/NAME"
+        yield Finding("claim", "problem", message)
+
+
+def last_event(api: Api, found: Document) -> str:
+    """Return what the cluster said last of an object that is not bound; empty if nothing."""
+    if found["status"]["phase"] == "Bound":
+        return ""
+    events = api.list(EVENTS, fields=f"involvedObject.uid={found['metadata']['uid']}")
+    newest = max(events, key=lambda one: str(one.get("lastTimestamp")), default={})
+    return " ".join(str(newest.get("message", "")).split())
+
+
+def _present(classes: Sequence[str]) -> str:
+    return f"this cluster has {', '.join(sorted(classes)) or 'no class at all'}"
 
 
 def secret(name: str, found: Document | None) -> Finding:
@@ -134,9 +165,21 @@ def preparation(found: Document | None) -> Finding:
     return Finding(
         "database",
         "problem",
-        f"the Job database-prepare has not succeeded ({status.get('failed', 0)} tries failed): "
-        "kubectl logs job/database-prepare says why",
+        "the Job database-prepare has not succeeded yet: its pod below says why; once that is "
+        "mended it goes on by itself, or apply the overlay again",
     )
+
+
+def every_cell(found: Sequence[Document]) -> Iterator[Finding]:
+    """Check each cell; a fleet without one serves nobody."""
+    yield from map(cell, found)
+    if not found:
+        yield Finding(
+            "cell",
+            "problem",
+            "there is no cell: Knative refuses one while a flag above is off; "
+            "kubectl apply -k knative/overlays/NAME makes it",
+        )
 
 
 def cell(found: Document) -> Finding:
@@ -147,7 +190,17 @@ def cell(found: Document) -> Finding:
     conditions = found.get("status", {}).get("conditions", [])
     reasons = [c.get("message", "") for c in conditions if c["status"] == "False"]
     said = next((reason for reason in reasons if reason), "Knative has not said why yet")
-    return Finding("cell", "problem", f"{name} is not ready: {said}")
+    return Finding("cell", "problem", f"{name} is not ready: {' '.join(said.split())}")
+
+
+def unwell(api: Api, now: datetime.datetime) -> Iterator[Finding]:
+    """Repeat what each pod that is not ready says; a cell asleep has none."""
+    for pod in pods.ours(api):
+        if pods.is_well(pod):
+            continue
+        verdict: Verdict = "note" if pods.is_starting(pod, now) else "problem"
+        name = pod["metadata"]["name"]
+        yield Finding("pod", verdict, f"{name} is not ready: {pods.reason(api, pod)}")
 
 
 def budget(api: Api) -> Finding:
