@@ -127,6 +127,30 @@ def test_tokens_are_made_rotated_revoked_and_only_hashes_are_kept(
     ]  # fmt: skip
 
 
+def test_many_tenants_get_a_new_token_at_once_and_the_one_of_that_name_before_ends(
+    catalogue: Catalogue,
+) -> None:
+    names = ["many-a", "many-b"]
+    catalogue.create_tenants(names)
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=1)
+    first = catalogue.put_tokens(names, "load", later)
+    _, cursor = catalogue.changed_since(None)
+    second = catalogue.put_tokens(names, "load", later)
+    changed, _ = catalogue.changed_since(cursor)
+    assert changed >= set(names)
+    for name in names:
+        tenant = catalogue.tenant(name)
+        assert tenant is not None
+        hashes = {token.sha256_hex: token for token in tenant.tokens}
+        assert hashes[digest(second[name])].expires_at == later
+        assert digest(first[name]) not in hashes
+        assert [record.action for record in catalogue.audit_log(name)][:2] == ["token.put"] * 2
+    with pytest.raises(UnknownTenantError, match="no tenant named 'nobody'"):
+        catalogue.put_tokens([*names, "nobody"], "load", later)
+    with pytest.raises(FleetError, match="in the past"):
+        catalogue.put_tokens(names, "load", later - datetime.timedelta(hours=2))
+
+
 def test_a_token_expires_at_its_moment_and_a_naive_or_past_one_is_refused(
     catalogue: Catalogue,
 ) -> None:

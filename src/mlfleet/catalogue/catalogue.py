@@ -224,6 +224,32 @@ class Catalogue:
             rows.note(connection, actor, "token.create", [tenant], detail)
         return token
 
+    def put_tokens(
+        self,
+        tenants: Sequence[str],
+        name: str,
+        expires_at: datetime.datetime,
+        *,
+        actor: str = "operator",
+    ) -> dict[str, str]:
+        """Give each of these tenants a new token of that name; an older one of it ends.
+
+        Returns:
+            The token of each tenant, shown only now.
+        """
+        _check_expiry(expires_at)
+        name = label(name, "token")
+        tokens = {tenant: new_token() for tenant in tenants}
+        with self._begin() as connection:
+            ids = rows.ids_of(connection, list(tokens))
+            for tenant in tokens:
+                if tenant not in ids:
+                    raise rows.unknown(tenant)
+            hashes = {ids[tenant]: digest(token) for tenant, token in tokens.items()}
+            rows.put_tokens(connection, name, hashes, expires_at)
+            rows.note(connection, actor, "token.put", list(tokens), {"token": name})
+        return tokens
+
     def rotate_token(self, tenant: str, name: str, *, actor: str = "operator") -> str:
         """Give a token a new value; the old one is refused from the next poll on."""
         token = new_token()

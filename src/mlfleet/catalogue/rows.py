@@ -1,5 +1,6 @@
 """The catalogue's statements: each one function, inside a transaction that the caller holds."""
 
+import datetime
 import json
 from collections.abc import Mapping, Sequence
 
@@ -54,6 +55,27 @@ def insert_first_tokens(
         ),
         {"name": FIRST_TOKEN, "ids": [i for i, _ in tokens], "hashes": [h for _, h in tokens]},
     )
+
+
+def put_tokens(
+    connection: sqlalchemy.Connection,
+    name: str,
+    hashes: Mapping[int, str],
+    expires_at: datetime.datetime,
+) -> None:
+    """Give tenants, by id, a read-write token of that name, or the one they have a new value."""
+    connection.execute(
+        text(
+            "INSERT INTO tokens (tenant_id, name, sha256_hex, access, expires_at)"
+            " SELECT t.id, :name, t.sha256, 'read-write', :expires_at"
+            " FROM unnest(CAST(:ids AS int[]), CAST(:hashes AS text[])) AS t (id, sha256)"
+            " ORDER BY t.id ON CONFLICT (tenant_id, name) DO UPDATE SET"
+            " sha256_hex = excluded.sha256_hex, access = excluded.access,"
+            " expires_at = excluded.expires_at, created_at = now()"
+        ),
+        {"name": name, "ids": list(hashes), "hashes": list(hashes.values()),
+         "expires_at": expires_at},
+    )  # fmt: skip
 
 
 def ids_of(connection: sqlalchemy.Connection, names: Sequence[str]) -> dict[str, int]:

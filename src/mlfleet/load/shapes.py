@@ -9,7 +9,7 @@ Pure: options and time go in, a number comes out.
 | step | five equal steps |
 | spike | a fifth of them; all of them in the middle fifth of the run |
 | storm | all of them, each with one call inside the same second, on sleeping tenants |
-| diurnal | a day in the time of the run: few at night, all at noon; each session at another tenant |
+| diurnal | a day in the time of the run: few at night, all at noon; a session each |
 | trace | all of them; their calls keep the times of the trace |
 """
 
