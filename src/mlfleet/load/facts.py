@@ -12,6 +12,8 @@ from collections.abc import Iterator
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _BLOCK_BYTES = 65536
+STEP_MS = 1000
+"""A metric is logged once a second, as far as its timestamps say."""
 
 
 def run_name(load: str, user: object, number: int, start_ms: int) -> str:
@@ -32,18 +34,31 @@ def start_ms(name: str) -> int:
 
 def metric(name: str, key: str, step: int) -> float:
     """Return the value of a metric: 0 to 1, with a falling trend over the first thousand steps."""
-    return _value(_seed("metric", name, key), step)
+    return value(seed(name, key), step)
 
 
 def metric_ms(name: str, step: int) -> int:
-    """Return the timestamp of a metric: one second per step after the run's start."""
-    return start_ms(name) + 1000 * step
+    """Return the timestamp of a metric: STEP_MS per step after the run's start."""
+    return start_ms(name) + STEP_MS * step
 
 
 def values(name: str, key: str, first_step: int, last_step: int) -> Iterator[float]:
     """Return the values of a metric for some steps, both ends included."""
-    seed = _seed("metric", name, key)
-    return (_value(seed, step) for step in range(first_step, last_step + 1))
+    its_seed = seed(name, key)
+    return (value(its_seed, step) for step in range(first_step, last_step + 1))
+
+
+@functools.lru_cache(maxsize=65536)
+def seed(name: str, key: str) -> int:
+    """Return what the values of one metric of one run are computed from."""
+    digest = hashlib.blake2b(f"metric|{name}|{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def value(seed: int, step: int) -> float:
+    """Return the value of a metric at a step."""
+    noise = ((seed + step * _GOLDEN) & _MASK) >> 40
+    return (noise / 2**24 + 1000 / (1000 + step)) / 2
 
 
 def param(name: str, key: str) -> str:
@@ -75,6 +90,14 @@ def artifact_blocks(name: str, path: str, size_bytes: int, edition: int = 0) -> 
         yield (head + block[8:])[: size_bytes - begin]
 
 
+def artifact_sha256(name: str, path: str, size_bytes: int, edition: int = 0) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    digest = hashlib.sha256()
+    for block in artifact_blocks(name, path, size_bytes, edition):
+        digest.update(block)
+    return digest.hexdigest()
+
+
 def trace_id(name: str, number: int) -> str:
     """Return the OTLP trace id of a run's n-th trace, 32 hexadecimal digits."""
     return hashlib.blake2b(f"trace|{name}|{number}".encode(), digest_size=16).hexdigest()
@@ -83,17 +106,6 @@ def trace_id(name: str, number: int) -> str:
 def span_id(name: str, number: int, span: int) -> str:
     """Return the id of a trace's n-th span, 16 hexadecimal digits; span 0 is the root."""
     return hashlib.blake2b(f"span|{name}|{number}|{span}".encode(), digest_size=8).hexdigest()
-
-
-def _value(seed: int, step: int) -> float:
-    noise = ((seed + step * _GOLDEN) & _MASK) >> 40
-    return (noise / 2**24 + 1000 / (1000 + step)) / 2
-
-
-@functools.lru_cache(maxsize=65536)
-def _seed(*parts: str) -> int:
-    digest = hashlib.blake2b("|".join(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big")
 
 
 def _block(text: str, size_bytes: int) -> bytes:

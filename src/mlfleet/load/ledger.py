@@ -16,9 +16,10 @@ import itertools
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from mlfleet.load.entries import KINDS, Entry
 
@@ -103,3 +104,54 @@ class Ledger:
         with contextlib.suppress(OSError):
             os.close(self._file)
         self._file = -1
+
+
+class Line(NamedTuple):
+    """One settled request."""
+
+    status: int
+    made: str | None
+    resent: int
+    entry: Entry
+
+
+class Books(NamedTuple):
+    """All ledgers of a load run, sorted by tenant and not parsed yet."""
+
+    lines: dict[str, list[bytes]]
+    """In the order in which each process settled them."""
+    files: int
+    unfinished: list[str]
+    """Ledgers without a last line: their process was killed, so requests in flight may be lost."""
+
+
+def read(folder: Path) -> Books:
+    """Return the ledgers of a load run.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    books = Books({}, len(paths := sorted(folder.glob("accounts-*.jsonl"))), [])
+    for path in paths:
+        ended = False
+        with path.open("rb") as file:
+            for raw in file:
+                tenant = raw.split(b'"', 2)[1]
+                if not tenant:
+                    ended = True
+                elif raw.endswith(b"\n"):
+                    books.lines.setdefault(tenant.decode(), []).append(raw)
+        if not ended:
+            books.unfinished.append(path.name)
+    return books
+
+
+def parse(lines: Iterable[bytes]) -> Iterable[Line]:
+    """Return the lines of a tenant, parsed."""
+    for raw in lines:
+        tenant, kind, status, _, made, resent, fields = json.loads(raw)
+        yield Line(status, made, resent, KINDS[kind]._make((tenant, *map(_frozen, fields))))
+
+
+def _frozen(value: object) -> object:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
