@@ -10,7 +10,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,7 @@ class MemoryCatalogue:
         self.tenants: dict[str, Tenant] = {}
         self.changes: list[str] = []
         self.is_away = False
+        self.noted: list[dict[int, float]] = []
 
     def put(self, name: str, **fields: Any) -> str:
         """Add or change a tenant with one token, and return the token."""
@@ -90,6 +91,10 @@ class MemoryCatalogue:
     def count_by_state(self) -> dict[str, int]:
         self._reach()
         return {"ready": len(self.tenants)}
+
+    def note_wakes(self, ages_s: Mapping[int, float]) -> None:
+        self._reach()
+        self.noted.append(dict(ages_s))
 
     def _reach(self) -> None:
         if self.is_away:

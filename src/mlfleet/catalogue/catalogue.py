@@ -5,7 +5,7 @@ polled (`changed_since`), not listened for: LISTEN does not work through a trans
 """
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import sqlalchemy
 from sqlalchemy import delete, func, select, text, update
@@ -134,6 +134,27 @@ class Catalogue:
                 statement, {"cursor": 2**62 if cursor is None else cursor}
             ).one()
         return frozenset(TenantName(name) for name in names), upto
+
+    def states(self, names: Iterable[str]) -> dict[str, str]:
+        """Return the state of each of these tenants that is registered."""
+        found = select(TenantRow.name, TenantRow.state).where(TenantRow.name == func.any([*names]))
+        with self._begin() as connection:
+            return {row.name: row.state for row in connection.execute(found)}
+
+    def note_wakes(self, ages_s: Mapping[int, float]) -> None:
+        """Note how many seconds ago tenants, by id, woke last; those that are gone are left out."""
+        with self._begin() as connection:
+            rows.insert_wakes(connection, ages_s)
+
+    def woken_since(self, cursor: int) -> tuple[dict[str, datetime.datetime], int]:
+        """Return the last wakes that were noted since, by name, and the next cursor.
+
+        Args:
+            cursor: what the last call returned; 0 returns all. None is missed, as with
+                `changed_since`.
+        """
+        with self._begin() as connection:
+            return rows.wakes_since(connection, cursor)
 
     def set_state(self, name: str, state: State, *, expect: Sequence[State] = ()) -> Tenant:
         """Move a tenant to a state.

@@ -112,6 +112,17 @@ class ChangeRow(Base):
     transaction: Mapped[int] = mapped_column(BigInteger, index=True)
 
 
+class WakeRow(Base):
+    """When a tenant woke last; cells write it, batched, at most once a minute."""
+
+    __tablename__ = "wakes"
+    tenant_id: Mapped[int] = mapped_column(
+        ForeignKey("tenants.id", ondelete="CASCADE"), primary_key=True
+    )
+    woken_at: Mapped[datetime.datetime] = mapped_column(_Time)
+    transaction: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 class AuditRow(Base):
     """What an operator did. The tenant is named, not referenced: the record outlives it."""
 

@@ -118,6 +118,40 @@ def tenants_where(
     ]  # fmt: skip
 
 
+def insert_wakes(connection: sqlalchemy.Connection, ages_s: Mapping[int, float]) -> None:
+    """Note when tenants woke; sorted, so that cells which note the same ones do not deadlock."""
+    connection.execute(
+        text(
+            "INSERT INTO wakes (tenant_id, woken_at, transaction)"
+            " SELECT t.id, clock_timestamp() - make_interval(secs => w.age_s),"
+            " pg_current_xact_id()::text::bigint"
+            " FROM unnest(CAST(:ids AS int[]), CAST(:ages_s AS float8[])) AS w (id, age_s)"
+            " JOIN tenants t ON t.id = w.id ORDER BY t.id FOR KEY SHARE OF t"
+            " ON CONFLICT (tenant_id) DO UPDATE SET transaction = EXCLUDED.transaction,"
+            " woken_at = greatest(wakes.woken_at, EXCLUDED.woken_at)"
+        ),
+        {"ids": list(ages_s), "ages_s": list(ages_s.values())},
+    )
+
+
+def wakes_since(
+    connection: sqlalchemy.Connection, cursor: int
+) -> tuple[dict[str, datetime.datetime], int]:
+    """Return who woke, by name, in transactions from `cursor` on, and the next cursor."""
+    upto, names, times = connection.execute(
+        text(
+            "SELECT pg_snapshot_xmin(s)::text::bigint,"
+            " array(SELECT t.name::text FROM wakes w JOIN tenants t ON t.id = w.tenant_id"
+            " WHERE w.transaction >= :cursor ORDER BY w.tenant_id),"
+            " array(SELECT w.woken_at FROM wakes w JOIN tenants t ON t.id = w.tenant_id"
+            " WHERE w.transaction >= :cursor ORDER BY w.tenant_id)"
+            " FROM pg_current_snapshot() AS s"
+        ),
+        {"cursor": cursor},
+    ).one()
+    return dict(zip(names, times, strict=True)), upto
+
+
 def note(
     connection: sqlalchemy.Connection,
     actor: str,

@@ -6,6 +6,7 @@ too), put all instances to sleep, then let the zygote go. Each step has a deadli
 
 import asyncio
 import contextlib
+import functools
 import logging
 import resource
 import time
@@ -22,6 +23,7 @@ from mlfleet.cell.request_log import RequestLog
 from mlfleet.cell.routing import Hosts
 from mlfleet.cell.server import Server
 from mlfleet.cell.tenants import Catalogue, Known, Tenants
+from mlfleet.cell.wakes import Wakes
 from mlfleet.cell.waking import Birth, Instances, WakeSettings
 from mlfleet.cell.zygote_link import ZygoteLink
 from mlfleet.database.keys import FleetKey
@@ -53,6 +55,8 @@ class Service:
         self.zygote = zygote
         self.tenants = Tenants(catalogue, settings.hold_s, settings.catalogue_poll_s, self._changed)
         self.instances = Instances(zygote, self._birth, _wake_settings(settings), metrics)
+        self.wakes = Wakes(functools.partial(self.tenants.call, catalogue.note_wakes))
+        self.instances.on_wake = self.wakes.add
         self._provide = provide
         self.request_log = RequestLog() if settings.log_requests else None
         self.gateway = Gateway(
@@ -101,6 +105,7 @@ class Service:
                     self.zygote.run(),
                     self.tenants.run(),
                     self.instances.run(),
+                    self.wakes.run(),
                     self._become_ready(),
                 )
             )
@@ -139,6 +144,7 @@ class Service:
             log.warning("drain_cut_off", extra={"connections": left})
         await server.shutdown(0.1)
         await self.instances.close(max(LAST_GRACE_S, deadline - time.monotonic()))
+        await self.wakes.close()
         log.info("drained", extra={"cut_off": left})
 
     async def _birth(self, name: str) -> Birth:

@@ -82,6 +82,8 @@ class Instances:
         self._departure = asyncio.Event()
         self.wakes: dict[str, tuple[int, float]] = {}
         """Tenant to the number of its wakes and the seconds the last one took."""
+        self.on_wake: Callable[[int], None] = lambda tenant_id: None
+        """Told of each wake, by the tenant's id."""
 
     def get(self, tenant: str) -> Instance | None:
         """Return the tenant's instance if requests can be sent to it now."""
@@ -286,6 +288,7 @@ class Instances:
             count, _ = self.wakes.get(instance.tenant, (0, 0.0))
             self.wakes[instance.tenant] = (count + 1, instance.ready_s)
             self._metrics.wakes.inc()
+            self.on_wake(instance.identity[0])
             self._metrics.wake_seconds.observe(instance.ready_s)
             with contextlib.suppress(LostError):
                 await instance.ask_memory()
