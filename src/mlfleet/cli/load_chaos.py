@@ -82,7 +82,7 @@ def chaos(
     tell("chaos", f"{len(strikes)} strikes on seed {seed} begin")
     outcomes = harm.carry_out(strikes, striker.strike, tell)
     recovered_s = harm.wait_until_well(striker.is_well)
-    tell("chaos", f"over; the fleet serves {_after(recovered_s)}")
+    tell("chaos", f"over; the fleet {_after(recovered_s)}")
     document = _document(outcomes, recovered_s) | {"seed": seed}
     if as_json:
         print_json(document)
@@ -93,7 +93,7 @@ def chaos(
 def _after(recovered_s: float | None) -> str:
     if recovered_s is None:
         return "did not recover"
-    return f"served again after {recovered_s:.1f} s"
+    return f"serves, {recovered_s:.1f} s after the last strike"
 
 
 def _document(outcomes: "list[Outcome]", recovered_s: float | None) -> dict[str, Any]:

@@ -22,6 +22,9 @@ LEAST_SAMPLES = 6
 LONGEST_GAP_S = 60.0
 """A process without a sample for so long at either end was not there all the time."""
 
+NOT_FLEET = ("locust", "sampler")
+"""Roles of the load itself."""
+
 Point = tuple[float, float]
 """Time in seconds on any clock, and a value."""
 
@@ -98,7 +101,7 @@ def of_resources(rows: Iterable[Mapping[str, Any]]) -> list[Series]:
         if (connections := row.get("connections")) is not None:
             points.setdefault(("Postgres connections", CONNECTIONS), []).append((now, connections))
         for role, seen in row.get("roles", {}).items():
-            if role == "locust" or not (count := seen.get("count")):
+            if role in NOT_FLEET or not (count := seen.get("count")):
                 continue
             for field, slack in (("pss_bytes", MEMORY), ("fds", FILES)):
                 if (value := seen.get(field)) is not None:
