@@ -1,7 +1,5 @@
 """The fleet in Locust's own page, live: a tab with figures, and a page with charts at /fleet."""
 
-from typing import Any
-
 from locust.env import Environment
 
 from mlfleet.load.live import Live
@@ -18,7 +16,7 @@ def install(environment: Environment, recorder: Recorder | None, sampler: Sample
     Args:
         environment: of this process.
         recorder: of this process; None in a master, which has no users.
-        sampler: of the machine the fleet runs on; None in a worker, or where the fleet is elsewhere.
+        sampler: of the fleet; None in a worker, or where the fleet is on other machines.
 
     Returns:
         what is known of the run now: `live.line(now)` is for the terminal.
