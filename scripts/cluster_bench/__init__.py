@@ -1,0 +1,1 @@
+"""`make bench-cluster`: a fleet on Kubernetes, measured beside stock servers on Knative."""
