@@ -113,3 +113,4 @@ def _compare_spans(
 def _leave_out_rows_of_missing_runs(account: Account) -> None:
     gone = {f.run_id for f in account.findings if (f.problem, f.kind) == ("missing", "run")}
     account.findings = [f for f in account.findings if f.kind == "run" or f.run_id not in gone]
+    account.found = len(account.findings)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Literal, NamedTuple
 
 Problem = Literal["missing", "altered", "unexplained"]
+PROBLEMS: tuple[Problem, ...] = ("missing", "altered", "unexplained")
 
 KINDS = (
     "experiment",
@@ -62,6 +63,12 @@ class Count:
     altered: int = 0
     unexplained: int = 0
 
+    def add(self, other: "Count") -> None:
+        """Add the rows of another tenant."""
+        for field in dataclasses.fields(self):
+            both = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, both)
+
 
 @dataclasses.dataclass
 class Account:
@@ -79,6 +86,8 @@ class Account:
     remarks: list[str] = dataclasses.field(default_factory=list)
     unchecked: set[str] = dataclasses.field(default_factory=set)
     """Kinds that could not be looked at."""
+    found: int = 0
+    """How many findings there are, also those that were dropped from the list."""
 
     def note(
         self,

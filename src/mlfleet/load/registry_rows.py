@@ -65,8 +65,10 @@ def _compare_outbox(account: Account, promised: Promises, found: Holdings) -> No
     for change, promise in promised.changes.items():
         count.sent += 1
         count.acknowledged += promise.acknowledged
-        if change in found.changes:
+        if change in found.changes and promise.values:
             count.found += 1
+        elif change in found.changes:
+            account.note("unexplained", "outbox row", change[1], f"{change[0]} {change[2]}".strip())
         elif promise.acknowledged:
             account.note("missing", "outbox row", change[1], f"{change[0]} {change[2]}".strip())
     for change in found.changes - promised.changes.keys():
