@@ -3,7 +3,9 @@
 Only the API server is replaced, by a dictionary that keeps objects; live/ has a real one.
 """
 
+import base64
 import copy
+import datetime
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from mlfleet.cluster.api import (
     TENANTS,
     AbsentError,
     Api,
+    ClusterError,
     ConflictError,
     Document,
     Kind,
@@ -27,7 +30,7 @@ from mlfleet.cluster.api import (
 from mlfleet.cluster.reconcile import Reconciler, UnknownCellError
 from mlfleet.database.admin import Admin
 from mlfleet.database.keys import FleetKey
-from mlfleet.errors import BudgetError, NoCapacityError
+from mlfleet.errors import BudgetError, FleetError, NoCapacityError
 
 from .test_cells import first
 
@@ -38,6 +41,7 @@ class Shelf(Api):
     def __init__(self) -> None:
         self.namespace = "mlfleet"
         self.objects: dict[tuple[Kind, str], Document] = {}
+        self.patches: list[tuple[Kind, str]] = []
 
     def get(self, kind: Kind, name: str, namespace: str | None = "") -> Document:
         if (kind, name) not in self.objects:
@@ -51,20 +55,35 @@ class Shelf(Api):
         name = document["metadata"]["name"]
         if (kind, name) in self.objects:
             raise ConflictError(f"{name} is there")
-        self.objects[kind, name] = copy.deepcopy(document)
+        self.objects[kind, name] = encoded(copy.deepcopy(document))
         return document
 
     def patch(self, kind: Kind, name: str, change: Document, part: str = "") -> Document:
+        if (kind, name) not in self.objects:
+            raise AbsentError(f"no {name}")
         document = self.objects[kind, name]
         for key, value in change.items():
             document.setdefault(key, {}).update(value)
-        return document
+        self.patches.append((kind, name))
+        return encoded(document)
 
     def add_cell(self, name: str) -> None:
         cell = first()
         cell["metadata"]["name"] = name
         cell["status"] = {"url": f"http://{name}.mlfleet.example.test"}
         self.objects[KNATIVE_SERVICES, name] = cell
+
+
+def encoded(document: Document) -> Document:
+    """Keep a Secret's text as the API server does."""
+    for key, text in document.pop("stringData", {}).items():
+        document.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
+    return document
+
+
+def secret_of(shelf: Shelf, tenant: str) -> dict[str, str]:
+    data = shelf.objects[SECRETS, f"{tenant}-mlflow"]["data"]
+    return {key: base64.b64decode(text).decode() for key, text in data.items()}
 
 
 @pytest.fixture
@@ -110,19 +129,18 @@ def test_a_new_tenant_is_registered_and_its_secret_opens_it(
         "cell": "cell-0",
         "url": "http://cell-0.mlfleet.example.test/new-one",
         "tokenSecret": "new-one-mlflow",
+        "tokenGeneration": 1,
     }
-    secret = shelf.objects[SECRETS, "new-one-mlflow"]
-    assert secret["stringData"]["MLFLOW_TRACKING_URI"] == status["url"]
-    assert secret["metadata"]["ownerReferences"][0]["uid"] == "u1"
-    assert token_opens(secret, row)
+    assert secret_of(shelf, "new-one")["MLFLOW_TRACKING_URI"] == status["url"]
+    metadata = shelf.objects[SECRETS, "new-one-mlflow"]["metadata"]
+    assert metadata["ownerReferences"][0]["uid"] == "u1"
+    assert token_opens(secret_of(shelf, "new-one"), row)
 
 
-def token_opens(secret: Document, row: Any) -> bool:
+def token_opens(secret: dict[str, str], row: Any) -> bool:
     from mlfleet.catalogue.tokens import digest
 
-    return digest(secret["stringData"]["MLFLOW_TRACKING_TOKEN"]) in {
-        token.sha256_hex for token in row.tokens
-    }
+    return digest(secret["MLFLOW_TRACKING_TOKEN"]) in {token.sha256_hex for token in row.tokens}
 
 
 def test_settling_again_changes_nothing(
@@ -132,6 +150,7 @@ def test_settling_again_changes_nothing(
     before, row = copy.deepcopy(shelf.objects), catalogue.tenant("again")
     worker.settle("again", "u1", {})
     assert shelf.objects == before
+    assert shelf.patches == [], "nothing is written either"
     assert catalogue.tenant("again") == row
 
 
@@ -143,7 +162,7 @@ def test_a_token_lost_between_catalogue_and_secret_is_made_anew(
     row = catalogue.tenant("half-done")
     assert row is not None
     assert len(row.tokens) == 1
-    assert token_opens(shelf.objects[SECRETS, "half-done-mlflow"], row)
+    assert token_opens(secret_of(shelf, "half-done"), row)
 
 
 def test_a_cell_that_is_not_there_leaves_nothing_made(
@@ -166,8 +185,8 @@ def test_another_cell_in_the_spec_moves_the_tenant_and_its_address(
     row = catalogue.tenant("mover")
     assert row is not None
     assert row.cell == "cell-5"
-    secret = shelf.objects[SECRETS, "mover-mlflow"]
-    assert secret["stringData"]["MLFLOW_TRACKING_URI"] == status["url"]
+    secret = secret_of(shelf, "mover")
+    assert secret["MLFLOW_TRACKING_URI"] == status["url"]
     assert token_opens(secret, row), "the token stays"
 
 
@@ -212,12 +231,90 @@ def test_a_removed_tenant_leaves_no_database_no_folder_and_no_row(
     worker.remove("goner")  # a repeated call finds nothing to do
 
 
+def shown(shelf: Shelf, name: str) -> Any:
+    return shelf.objects[TENANTS, name]["status"]
+
+
 def test_the_state_a_first_request_made_is_written_back(
     worker: Reconciler, shelf: Shelf, catalogue: Catalogue
 ) -> None:
     worker.settle("woken", "u1", {})
     shelf.objects[TENANTS, "woken"] = {"metadata": {"name": "woken"}, "status": {}}
+    worker.refresh()
+    catalogue.create_tenants(["never-heard-of"])
     catalogue.set_state("woken", "ready")
-    worker.refresh("woken")
-    assert shelf.objects[TENANTS, "woken"]["status"] == {"state": "ready"}
-    worker.refresh("never-heard-of")
+    worker.refresh()
+    assert shown(shelf, "woken") == {"state": "ready"}
+    written = list(shelf.patches)
+    catalogue.create_token("woken", "another")
+    worker.refresh()
+    assert shelf.patches == written, "what an object shows already is not written again"
+
+
+def test_the_last_wake_is_written_and_kept_by_an_operator_that_restarts(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    status = worker.settle("sleeper", "u1", {})
+    assert "lastWake" not in status
+    shelf.objects[TENANTS, "sleeper"] = {"metadata": {"name": "sleeper"}, "status": {}}
+    worker.refresh()
+    catalogue.note_wakes({status["id"]: 90.0})
+    worker.refresh()
+    woken = datetime.datetime.fromisoformat(shown(shelf, "sleeper")["lastWake"])
+    age_s = (datetime.datetime.now(datetime.UTC) - woken).total_seconds()
+    assert 89 < age_s < 120
+    again = Reconciler(shelf, catalogue, worker.admin, worker.artifacts)
+    again.view.begin()
+    assert again.settle("sleeper", "u1", {})["lastWake"] == shown(shelf, "sleeper")["lastWake"]
+
+
+def test_what_could_not_be_written_is_written_later(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.settle("unlucky", "u1", {})
+    shelf.objects[TENANTS, "unlucky"] = {"metadata": {"name": "unlucky"}, "status": {}}
+    worker.refresh()
+    catalogue.set_state("unlucky", "ready")
+
+    def refuse(*arguments: Any) -> Document:
+        raise ClusterError("the API server does not answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shelf, "patch", refuse)
+        with pytest.raises(ClusterError):
+            worker.refresh()
+    worker.refresh()
+    assert shown(shelf, "unlucky") == {"state": "ready"}
+
+
+def test_a_larger_token_generation_makes_one_new_token(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    status = worker.settle("rotated", "u1", {})
+    first = secret_of(shelf, "rotated")
+    status = worker.settle("rotated", "u1", {"tokenGeneration": 2}, status)
+    second = secret_of(shelf, "rotated")
+    assert status["tokenGeneration"] == 2
+    assert second["MLFLOW_TRACKING_URI"] == first["MLFLOW_TRACKING_URI"]
+    row = catalogue.tenant("rotated")
+    assert token_opens(second, row)
+    assert not token_opens(first, row)
+    worker.settle("rotated", "u1", {"tokenGeneration": 2}, status)
+    assert secret_of(shelf, "rotated") == second
+
+
+def test_a_secret_of_an_earlier_tenant_or_of_somebody_else_is_not_taken_over(
+    worker: Reconciler, shelf: Shelf
+) -> None:
+    earlier = {"metadata": {"name": "reborn-mlflow", "ownerReferences": [{"uid": "u0"}]}}
+    shelf.objects[SECRETS, "reborn-mlflow"] = copy.deepcopy(earlier)
+    for _ in range(2):  # as a new tenant, and as one that is registered by now
+        with pytest.raises(NoCapacityError, match="is still being removed"):
+            worker.settle("reborn", "u1", {})
+    assert shelf.objects[SECRETS, "reborn-mlflow"] == earlier
+    shelf.objects[SECRETS, "reborn-mlflow"] = {"metadata": {"name": "reborn-mlflow"}}
+    with pytest.raises(FleetError, match="delete it, and it is made anew"):
+        worker.settle("reborn", "u1", {})
+    del shelf.objects[SECRETS, "reborn-mlflow"]
+    worker.settle("reborn", "u1", {})
+    assert token_opens(secret_of(shelf, "reborn"), worker.catalogue.tenant("reborn"))

@@ -32,6 +32,7 @@ COMMANDS = {
 
 CLUSTER_COMMANDS = {
     "tenant": "mlfleet.cli.cluster:tenant",
+    "token": "mlfleet.cli.cluster:token",
     "cell": "mlfleet.cli.cluster:cell",
     "doctor": "mlfleet.cli.cluster:doctor",
 }

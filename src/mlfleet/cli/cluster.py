@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 
 from mlfleet.cli.exits import FAILED
 from mlfleet.cli.options import json_option
-from mlfleet.cli.output import print_json, progress, table
+from mlfleet.cli.output import ago, print_json, progress, table
 from mlfleet.errors import FleetError
 
 if TYPE_CHECKING:
@@ -92,8 +93,9 @@ def list_tenants(api: "Api", as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        header = ["TENANT", "TIER", "CELL", "STATE", "READY", "URL"]
-        click.echo(table(header, [list(row.values()) for row in rows]))
+        header = ["TENANT", "TIER", "CELL", "STATE", "READY", "LAST WAKE", "URL"]
+        texts = [{**row, "last_wake": ago(row["last_wake"], time.time())} for row in rows]
+        click.echo(table(header, [list(row.values()) for row in texts]))
 
 
 def _summary(one: "Document") -> dict[str, Any]:
@@ -105,6 +107,7 @@ def _summary(one: "Document") -> dict[str, Any]:
         "cell": status.get("cell"),
         "state": status.get("state"),
         "ready": ready[0] if ready else None,
+        "last_wake": status.get("lastWake"),
         "url": status.get("url"),
     }
 
@@ -163,6 +166,26 @@ def move(api: "Api", name: str, cell: str, as_json: bool) -> None:
         print_json({"name": name, "cell": cell, "url": url})
     else:
         click.echo(f"{name} is served by {cell}: {url}")
+
+
+@click.group()
+def token() -> None:
+    """The token in a tenant's Secret."""
+
+
+@token.command()
+@click.argument("tenant")
+@cluster_command
+def rotate(api: "Api", tenant: str, as_json: bool) -> None:
+    """Give TENANT's Secret another token and show it; the old one ends within seconds."""
+    from mlfleet.cluster import fleet
+
+    with progress(f"waiting for the operator to make a token for {tenant}"):
+        text = fleet.rotate_token(api, tenant)
+    if as_json:
+        print_json({"tenant": tenant, "token": text})
+    else:
+        click.echo(f"{tenant}  {text}")
 
 
 @click.group()

@@ -92,7 +92,7 @@ def settled(api: Api, name: str, deadline: float) -> Document:
 
 def _token(api: Api, name: str) -> str:
     data = api.get(SECRETS, tenants.token_secret(name))["data"]
-    return base64.b64decode(data["MLFLOW_TRACKING_TOKEN"]).decode()
+    return base64.b64decode(data[tenants.TOKEN]).decode()
 
 
 def tenant(api: Api, name: str) -> Document:
@@ -134,6 +134,14 @@ def move_tenant(api: Api, name: str, cell: str) -> str:
         raise FleetError(f"no cell {cell}: `mlfleet --cluster cell add {cell}` makes it")
     api.patch(TENANTS, name, {"spec": {"cell": cell, "tier": "shared"}})
     return str(settled(api, name, time.monotonic() + WAIT_S)["url"])
+
+
+def rotate_token(api: Api, name: str) -> str:
+    """Give a tenant another first token; return it. The old one ends within seconds."""
+    generation = tenants.token_generation(tenant(api, name)["spec"]) + 1
+    api.patch(TENANTS, name, {"spec": {"tokenGeneration": generation}})
+    settled(api, name, time.monotonic() + WAIT_S)
+    return _token(api, name)
 
 
 def add_cell(api: Api, name: str, **size: Any) -> Document:

@@ -5,15 +5,28 @@ after any failure, and again after a restart. The catalogue stays the one truth 
 the object is a wish and a view.
 """
 
+import contextlib
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.catalogue.models import Tenant
 from mlfleet.catalogue.provision import remove_folder
 from mlfleet.cluster import cells, tenants
-from mlfleet.cluster.api import CONFIG_MAPS, KNATIVE_SERVICES, SECRETS, TENANTS, Api, Document
+from mlfleet.cluster.api import (
+    CONFIG_MAPS,
+    KNATIVE_SERVICES,
+    SECRETS,
+    TENANTS,
+    AbsentError,
+    Api,
+    ConflictError,
+    Document,
+)
+from mlfleet.cluster.view import View
 from mlfleet.database.admin import Admin, database_name
 from mlfleet.errors import FleetError, NoCapacityError
 from mlfleet.settings import Settings
@@ -26,6 +39,8 @@ FIRST_TOKEN = "default"
 NOTICE_S = 2 * Settings.catalogue_poll_s
 """Until every gateway has seen a change of the catalogue."""
 DRAIN_S = 25.0
+CELL_KEPT_S = 1.0
+"""How long a ready cell is taken for granted; thousands of tenants ask for the same one."""
 
 
 class UnknownCellError(FleetError):
@@ -38,9 +53,16 @@ class Reconciler:
     def __init__(self, api: Api, catalogue: Catalogue, admin: Admin, artifacts: Path) -> None:
         self.api, self.catalogue, self.admin = api, catalogue, admin
         self.artifacts = artifacts
+        self.view = View(catalogue)
+        self._cells: dict[str, tuple[float, Document]] = {}
 
-    def settle(self, name: str, uid: str, spec: Document) -> Document:
+    def settle(
+        self, name: str, uid: str, spec: Document, before: Mapping[str, Any] | None = None
+    ) -> Document:
         """Do what is missing for a tenant; return its status.
+
+        Args:
+            before: its status up to now.
 
         Raises:
             UnknownCellError: its cell is not there; nothing was made.
@@ -55,8 +77,14 @@ class Reconciler:
             raise NoCapacityError(f"cell {tenants.cell(name, spec)} is not ready yet")
         row, token = self._registered(name, spec)
         url = f"{address}/{name}"
-        self._hand_out(row, url, token, uid)
-        return tenants.status(row, url)
+        generation = tenants.token_generation(spec)
+        is_due = generation > tenants.token_generation(before or {})
+        self._hand_out(row, url, token, uid, is_due=is_due)
+        return {
+            **tenants.status(row, url),
+            "tokenGeneration": generation,
+            **self.view.settled(name, row.state),
+        }
 
     def remove(self, name: str) -> None:
         """Remove a tenant with its database, role, files, rows; running requests may finish."""
@@ -69,19 +97,25 @@ class Reconciler:
         if self.artifacts.is_dir():
             remove_folder(self.artifacts / str(row.id))
         self.catalogue.forget(row.id, actor=ACTOR)
+        self.view.forget(name)
         log.info("tenant_removed", extra={"tenant": name, "id": row.id})
 
-    def refresh(self, name: str) -> None:
-        """Write what the catalogue says of a tenant into its object's status, if it has one."""
-        row = self.catalogue.tenant(name)
-        if row is None or self.api.find(TENANTS, name) is None:
-            return
-        self.api.patch(TENANTS, name, {"status": {"state": row.state}}, "status")
+    def refresh(self) -> None:
+        """Write what has changed in the catalogue into the status of the tenants it is about."""
+        for name, change in self.view.changes().items():
+            with contextlib.suppress(AbsentError):  # a tenant without an object
+                self.api.patch(TENANTS, name, {"status": change}, "status")
+            self.view.was_written(name, change)
 
     def _cell(self, name: str, uid: str, spec: Document) -> Document:
         wanted = tenants.cell(name, spec)
+        since, kept = self._cells.get(wanted, (-CELL_KEPT_S, {}))
+        if time.monotonic() - since < CELL_KEPT_S:
+            return kept
         found = self.api.find(KNATIVE_SERVICES, wanted)
         if found is not None:
+            if cells.is_ready(found):
+                self._cells[wanted] = (time.monotonic(), found)
             return found
         if tenants.tier(spec) == "dedicated":
             return self._make_cell(wanted, tenants.owner(name, uid))
@@ -116,18 +150,55 @@ class Reconciler:
             row = self.catalogue.move(name, cell, tier=tenants.tier(spec), actor=ACTOR)
         return row, token
 
-    def _hand_out(self, row: Tenant, url: str, token: str | None, uid: str) -> None:
-        """See that the tenant's Secret is there; one that was lost gets a new token."""
+    def _hand_out(
+        self, row: Tenant, url: str, token: str | None, uid: str, *, is_due: bool
+    ) -> None:
+        """See that the tenant's Secret is there, with its address and a token that opens it.
+
+        Args:
+            token: its first one, if the tenant is new.
+            is_due: its token shall be another one. One that was lost is made anew, too.
+        """
         name = tenants.token_secret(row.name)
-        if token is None and self.api.find(SECRETS, name) is not None:
-            self.api.patch(SECRETS, name, {"stringData": {"MLFLOW_TRACKING_URI": url}})
+        found = None if token else self.api.find(SECRETS, name)
+        if found is not None:
+            self._check_owner(found, uid)
+        if found is not None and not is_due:
+            if tenants.address(found) != url:
+                self.api.patch(SECRETS, name, {"stringData": {tenants.ADDRESS: url}})
             return
-        if token is None:
-            token = self.catalogue.create_token(row.name, FIRST_TOKEN, actor=ACTOR)
-        if token is None:
-            token = self.catalogue.rotate_token(row.name, FIRST_TOKEN, actor=ACTOR)
-        document = tenants.secret(row.name, url, token, tenants.owner(row.name, uid))
-        self.api.create(SECRETS, document)
+        document = tenants.secret(
+            row.name, url, token or self._other_token(row.name), tenants.owner(row.name, uid)
+        )
+        if found is not None:
+            self.api.patch(SECRETS, name, {"stringData": document["stringData"]})
+            return
+        try:
+            self.api.create(SECRETS, document)
+        except ConflictError:
+            self._check_owner(self.api.get(SECRETS, name), uid)
+            raise
+
+    def _other_token(self, name: str) -> str:
+        made = self.catalogue.create_token(name, FIRST_TOKEN, actor=ACTOR)
+        return made or self.catalogue.rotate_token(name, FIRST_TOKEN, actor=ACTOR)
+
+    def _check_owner(self, secret: Document, uid: str) -> None:
+        """Refuse a Secret of somebody else: its token is not this tenant's.
+
+        Raises:
+            NoCapacityError: of an earlier tenant of this name; the cluster is removing it.
+            FleetError: of no tenant; whoever made it has to decide.
+        """
+        name = secret["metadata"]["name"]
+        owners = [one["uid"] for one in secret["metadata"].get("ownerReferences", [])]
+        if uid in owners:
+            return
+        if owners:
+            raise NoCapacityError(f"Secret {name} of an earlier tenant is still being removed")
+        raise FleetError(
+            f"Secret {name} is there and not this tenant's: delete it, and it is made anew"
+        )
 
     def _wait_until_unused(self, row: Tenant) -> None:
         """Wait until gateways know of the deletion and the tenant's instances have drained."""

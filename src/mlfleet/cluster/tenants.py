@@ -4,9 +4,10 @@ Pure. The schema of the custom resource has already refused what it can; what co
 formed, but a quantity is still text.
 """
 
+import base64
 import datetime
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 from kubernetes.utils.quantity import parse_quantity
 
@@ -16,6 +17,7 @@ from mlfleet.cluster.api import TENANTS, Document
 from mlfleet.errors import FleetError
 
 READY = "Ready"
+ADDRESS, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 
 
 def tier(spec: Document) -> Tier:
@@ -64,8 +66,18 @@ def secret(name: str, url: str, token: str, owner: Document) -> Document:
             "labels": {"app.kubernetes.io/part-of": "mlfleet", "mlfleet.dev/tenant": name},
             "ownerReferences": [owner],
         },
-        "stringData": {"MLFLOW_TRACKING_URI": url, "MLFLOW_TRACKING_TOKEN": token},
+        "stringData": {ADDRESS: url, TOKEN: token},
     }
+
+
+def address(secret: Document) -> str:
+    """Return the address that a Secret of the API server holds."""
+    return base64.b64decode(secret.get("data", {}).get(ADDRESS, "")).decode()
+
+
+def token_generation(values: Mapping[str, Any]) -> int:
+    """Return which token a spec asks for, or which one a status says was handed out."""
+    return int(values.get("tokenGeneration", 1))
 
 
 def owner(name: str, uid: str) -> Document:
