@@ -114,10 +114,16 @@ class Reply:
 class EchoCell:
     """A running cell whose instances echo."""
 
-    def __init__(self, folder: Path, port: int, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        catalogue: MemoryCatalogue | None = None,
+        **settings: Any,
+    ) -> None:
         defaults: dict[str, Any] = {"hold_s": 10.0, "drain_s": 5.0, "catalogue_poll_s": 0.1}
         self.settings = Settings(data=folder, port=port, **(defaults | settings))
-        self.catalogue = MemoryCatalogue()
+        self.catalogue = catalogue or MemoryCatalogue()
         self.folder = folder
         self.port = port
         self.provide_error: Exception | None = None
@@ -246,7 +252,8 @@ def echo_cells(tmp_path: Path) -> Iterator[Callable[..., EchoCell]]:
     cells: list[EchoCell] = []
 
     def make(**settings: Any) -> EchoCell:
-        cell = EchoCell(tmp_path / f"cell-{len(cells)}", _free_port(), **settings)
+        settings.setdefault("port", _free_port())
+        cell = EchoCell(tmp_path / f"cell-{len(cells)}", **settings)
         cell.folder.mkdir()
         cells.append(cell)
         cell.start()

@@ -33,6 +33,9 @@ class Settings:
     """HOST:PORT of a PgBouncer that instances connect through instead of Postgres itself."""
     public_hosts: str = "localhost,127.0.0.1"
     """Host names (comma separated) the fleet answers to; a tenant also has NAME.HOST for each."""
+    cell_address: str | None = None
+    """Where the fleet's cells are, for requests of tenants that live in another one: a URL with
+    `{cell}` for the name, or NAME=URL,… for each. None: this cell serves every tenant itself."""
 
     # Sleeping and waking
     idle_s: float = 60.0

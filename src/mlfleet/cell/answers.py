@@ -13,6 +13,7 @@ import json
 import re
 import time
 from http import HTTPStatus
+from typing import Self
 
 from mlfleet.errors import (
     STATUS,
@@ -60,6 +61,10 @@ class Answer:
     content_type: str = "application/json"
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
+
+    def with_header(self, name: str, value: str) -> Self:
+        """Return the same answer with one header more."""
+        return dataclasses.replace(self, headers=(*self.headers, (name, value)))
 
     def encode(self, *, with_body: bool = True, close: bool = False) -> bytes:
         """Return the bytes of the response; `with_body` is false for HEAD."""

@@ -7,19 +7,22 @@ when they run twice. Everything else becomes a 429, and the client decides.
 
 import asyncio
 import dataclasses
+import functools
 import time
 
 from mlfleet.cell import browser, forward
 from mlfleet.cell.answers import InterruptedRequestError
-from mlfleet.cell.forward import Body, BodyTooLargeError, Relay
+from mlfleet.cell.exchange import exchange
+from mlfleet.cell.forward import Body, Relay
 from mlfleet.cell.instances import Instance
 from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.outside import Outside
 from mlfleet.cell.request_log import Record
 from mlfleet.cell.routing import Route
 from mlfleet.cell.server import Incoming
 from mlfleet.cell.upstream import Head, LostError, Upstream
 from mlfleet.cell.waking import Instances
-from mlfleet.errors import DatabaseAwayError, NoCapacityError, QuotaError
+from mlfleet.errors import DatabaseAwayError, NoCapacityError
 
 ATTEMPTS = 3
 """Instances one request is sent to at most before it is refused."""
@@ -35,25 +38,27 @@ class Limits:
     client_idle_s: float
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class Request:
     """A request that was let in, and what to note about it."""
 
     incoming: Incoming
     route: Route
+    outside: Outside
     user: str
     """Name of the token that it came with."""
     record: Record
+    added: bytes = b""
+    """Header lines that its answer gets."""
 
 
 class Delivery:
     """Carries requests to instances."""
 
-    def __init__(self, instances: Instances, limits: Limits, metrics: Metrics, scheme: str) -> None:
+    def __init__(self, instances: Instances, limits: Limits, metrics: Metrics) -> None:
         self._instances = instances
         self._limits = limits
         self._metrics = metrics
-        self._scheme = scheme
         self.is_draining = False
         """Close each client's connection after its answer."""
 
@@ -83,10 +88,8 @@ class Delivery:
         """
         incoming, route = request.incoming, request.route
         body = Body(incoming, self._limits.client_idle_s)
-        if "Expect" in incoming.message.headers and not incoming.body.is_eof():
-            incoming.write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await body.read_small()
-        head = forward.request_head(incoming, route, request.user, self._scheme, body)
+        await body.begin()
+        head = forward.request_head(incoming, route, request.user, request.outside, body)
         method = incoming.message.method
         may_repeat = forward.may_repeat(method, route.path)
         for _ in range(ATTEMPTS):
@@ -127,14 +130,9 @@ class Delivery:
             _begin_to_wait(request.record)
         try:
             upstream = await instance.connection()
-            is_head = request.incoming.message.method == "HEAD"
-            if body.whole is not None:
-                upstream.start(head + body.whole, is_head=is_head)
-                response = await upstream.head()
-                await self._relay(request, instance, upstream, response, body)
-            else:
-                upstream.start(head, is_head=is_head)
-                await self._stream(request, instance, upstream, body)
+            answering = functools.partial(self._relay, request, instance, upstream, body)
+            limit = self._limits.max_body_bytes
+            await exchange(request.incoming, upstream, head, body, limit, answering)
         finally:
             if is_waking:
                 self._metrics.held.dec()
@@ -143,47 +141,22 @@ class Delivery:
             if upstream is not None:
                 instance.give_back(upstream)
 
-    async def _stream(
-        self, request: Request, instance: Instance, upstream: Upstream, body: Body
-    ) -> None:
-        """Send a long body while waiting for the answer, which may come before its end."""
-        upload = asyncio.create_task(body.stream(upstream, self._limits.max_body_bytes))
-        answered = asyncio.create_task(upstream.head())
-        try:
-            await asyncio.wait([upload, answered], return_when=asyncio.FIRST_COMPLETED)
-            if not answered.done() and (exc := upload.exception()) is not None:
-                if isinstance(exc, BodyTooLargeError):
-                    limit = self._limits.max_body_bytes
-                    raise QuotaError(f"A body of more than {limit} bytes is not allowed here")
-                if not isinstance(exc, LostError):
-                    raise exc
-            response = await answered
-            await self._relay(request, instance, upstream, response, body)
-            if not upload.done():
-                # The answer came early (a refusal): the rest of the body interests nobody.
-                request.incoming.close = True
-        finally:
-            if not upload.done() or upload.cancelled() or upload.exception():
-                upstream.close()
-            upload.cancel()
-            answered.cancel()
-            # Gathered, not awaited: whatever they say now has been dealt with.
-            await asyncio.gather(upload, answered, return_exceptions=True)
-
     async def _relay(
         self,
         request: Request,
         instance: Instance,
         upstream: Upstream,
-        response: Head,
         body: Body,
+        response: Head,
     ) -> None:
         record = request.record
         if self.is_draining:
             request.incoming.close = True
         relay = Relay(request.incoming, upstream, request.route)
+        relay.added = request.added
         if record.wished_at is not None:
-            relay.woke_in_s = instance.woke_in_s(record.wished_at)
+            wake_ms = instance.woke_in_s(record.wished_at) * 1000
+            relay.added += b"server-timing: wake;dur=%.1f\r\n" % wake_ms
         record.status = response.status
         try:
             await relay.run(response)

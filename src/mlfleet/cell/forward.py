@@ -8,7 +8,9 @@ everything else travels as the bytes that came.
 import asyncio
 from http import HTTPStatus
 
+from mlfleet.cell import handover
 from mlfleet.cell.answers import http_date
+from mlfleet.cell.outside import Outside
 from mlfleet.cell.routing import Route, rewrite_location
 from mlfleet.cell.server import Incoming
 from mlfleet.cell.upstream import Head, LostError, Upstream
@@ -39,9 +41,18 @@ _NOT_FORWARDED = _HOP_BY_HOP | {
     b"origin",
     b"x-real-ip",
 }
-_NOT_RETURNED = _HOP_BY_HOP | {b"date", b"set-cookie", b"x-content-type-options"}
+_NOT_HANDED_OVER = _HOP_BY_HOP | {
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"x-real-ip",
+}
+_ANSWERED_BY = handover.ANSWERED_BY.encode()
+_NOT_RETURNED = _HOP_BY_HOP | {b"date", b"set-cookie", b"x-content-type-options", _ANSWERED_BY}
 """Set anew or dropped. Stock sets no cookie; one from an instance could only aim at neighbours."""
 
+HANDOVER_HEADER = handover.HEADER.encode()
 ROUTE_HEADER = b"x-mlfleet-route"
 SANDBOX = b"content-security-policy: sandbox\r\n"
 """What tenants uploaded may be looked at, and never runs as the site. Only the UI's own files are
@@ -53,38 +64,66 @@ REPEATABLE_WRITES = frozenset(
 """Calls below `mlflow/runs/` whose second execution leaves what the first one left."""
 
 
-def request_head(incoming: Incoming, route: Route, user: str, scheme: str, body: "Body") -> bytes:
+def request_head(
+    incoming: Incoming, route: Route, user: str, outside: Outside, body: "Body"
+) -> bytes:
     """Return the head that the instance gets."""
     message = incoming.message
     lines = [b"%s %s HTTP/1.1\r\nhost: localhost\r\n" % (message.method.encode(), _target(route))]
-    dropped = _NOT_FORWARDED
-    if connection := message.headers.get("Connection"):
-        named = {name.strip().lower().encode() for name in connection.split(",")}
-        dropped = dropped | named
-    host = b""
-    for name, value in message.raw_headers:
-        lower = name.lower()
-        if lower in dropped:
-            if lower == b"host":
-                host = value
-            continue
-        # WSGI takes _ and - for the same, so x_forwarded_for would be one of ours.
-        if lower.startswith((b"x-forwarded-", b"x-mlfleet-")) or b"_" in lower:
-            continue
-        lines.append(b"%s: %s\r\n" % (name, value))
+    lines += _kept(incoming, _NOT_FORWARDED)
+    host = outside.host.encode("utf-8", "surrogateescape")
     lines.append(
         b"x-forwarded-for: %s\r\nx-forwarded-proto: %s\r\nx-forwarded-host: %s\r\n"
         b"x-mlfleet-user: %s\r\n"
-        % (incoming.remote.encode(), scheme.encode(), host, user.encode("latin-1", "replace"))
+        % (
+            outside.client.encode(),
+            outside.scheme.encode(),
+            host,
+            user.encode("latin-1", "replace"),
+        )
     )
     if route.prefix:
         lines.append(b"x-forwarded-prefix: %s\r\n" % route.prefix.encode())
-    if body.is_chunked:
-        lines.append(b"transfer-encoding: chunked\r\n")
-    elif body.length is not None:
-        lines.append(b"content-length: %d\r\n" % body.length)
-    lines.append(b"\r\n")
+    lines.append(_framing(body))
     return b"".join(lines)
+
+
+def handover_head(incoming: Incoming, host: str, papers: str, body: "Body") -> bytes:
+    """Return the head that another cell gets: target and credentials as they came.
+
+    Args:
+        host: name of the other cell.
+        papers: what `handover.seal` says of the request.
+    """
+    message = incoming.message
+    target = message.path.encode()
+    lines = [b"%s %s HTTP/1.1\r\nhost: %s\r\n" % (message.method.encode(), target, host.encode())]
+    lines += _kept(incoming, _NOT_HANDED_OVER)
+    lines.append(b"%s: %s\r\n" % (HANDOVER_HEADER, papers.encode()))
+    lines.append(_framing(body))
+    return b"".join(lines)
+
+
+def _kept(incoming: Incoming, dropped: frozenset[bytes]) -> list[bytes]:
+    """Return the lines of a request's headers that may travel on."""
+    message = incoming.message
+    if connection := message.headers.get("Connection"):
+        dropped = dropped | {name.strip().lower().encode() for name in connection.split(",")}
+    lines = []
+    for name, value in message.raw_headers:
+        lower = name.lower()
+        # WSGI takes _ and - for the same, so x_forwarded_for would be one of ours.
+        if lower in dropped or lower.startswith((b"x-forwarded-", b"x-mlfleet-")) or b"_" in lower:
+            continue
+        lines.append(b"%s: %s\r\n" % (name, value))
+    return lines
+
+
+def _framing(body: "Body") -> bytes:
+    """Return the last lines of a head: how its body is delimited."""
+    if body.is_chunked:
+        return b"transfer-encoding: chunked\r\n\r\n"
+    return b"\r\n" if body.length is None else b"content-length: %d\r\n\r\n" % body.length
 
 
 def _target(route: Route) -> bytes:
@@ -104,6 +143,12 @@ class Body:
         self.length = int(length) if length is not None else None
         self.whole: bytes | None = None
         self.read_bytes = 0
+
+    async def begin(self) -> None:
+        """Let a client that asked first go on, and read a small body whole."""
+        if "Expect" in self._incoming.message.headers and not self._incoming.body.is_eof():
+            self._incoming.write_interim(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await self.read_small()
 
     async def read_small(self) -> None:
         """Read a small body whole."""
@@ -154,8 +199,8 @@ class Relay:
         self._upstream = upstream
         self._route = route
         self.sent_bytes = 0
-        self.woke_in_s: float | None = None
-        """What the request waited for a waking instance; none if the instance was awake."""
+        self.added = b""
+        """Header lines of our own."""
         self.store_route: bytes = b""
         """What the store said about a write call: hot, stock, or nothing."""
 
@@ -191,10 +236,27 @@ class Relay:
     def _head(self, head: Head, has_body: bool) -> tuple[bytes, bool]:
         """Return the head for the client, and whether the body is to be chunked."""
         reason = head.reason or HTTPStatus(head.status).phrase.encode()
+        lines = [b"HTTP/1.1 %d %s\r\n" % (head.status, reason)]
+        has_length = self._describe(head, lines)
+        framed = False
+        if has_body and not has_length:
+            if self._incoming.message.version >= (1, 1):
+                framed = True
+                lines.append(b"transfer-encoding: chunked\r\n")
+            else:
+                self._incoming.close = True
+        if self._incoming.close:
+            lines.append(b"connection: close\r\n")
+        elif self._incoming.message.version < (1, 1):
+            lines.append(b"connection: keep-alive\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines), framed
+
+    def _describe(self, head: Head, lines: list[bytes]) -> bool:
+        """Add the headers that describe the answer; return whether its length is one of them."""
         # Our own: only some of an instance's answers (files) have one.
         date = http_date().encode()
-        status_line = b"HTTP/1.1 %d %s\r\n" % (head.status, reason)
-        lines = [status_line, b"date: %s\r\nx-content-type-options: nosniff\r\n" % date]
+        lines.append(b"date: %s\r\nx-content-type-options: nosniff\r\n" % date)
         has_length = False
         for name, value in head.headers:
             lower = name.lower()
@@ -209,23 +271,24 @@ class Relay:
                 location = rewrite_location(value.decode("latin-1"), self._route.prefix)
                 value = location.encode("latin-1")
             lines.append(b"%s: %s\r\n" % (name, value))
-        if self.woke_in_s is not None:
-            lines.append(b"server-timing: wake;dur=%.1f\r\n" % (self.woke_in_s * 1000))
         if not is_ui(self._route.path):
             lines.append(SANDBOX)
-        framed = False
-        if has_body and not has_length:
-            if self._incoming.message.version >= (1, 1):
-                framed = True
-                lines.append(b"transfer-encoding: chunked\r\n")
-            else:
-                self._incoming.close = True
-        if self._incoming.close:
-            lines.append(b"connection: close\r\n")
-        elif self._incoming.message.version < (1, 1):
-            lines.append(b"connection: keep-alive\r\n")
-        lines.append(b"\r\n")
-        return b"".join(lines), framed
+        if self.added:
+            lines.append(self.added)
+        return has_length
+
+
+class CellRelay(Relay):
+    """Writes another cell's response: it is as the client shall see it."""
+
+    def _describe(self, head: Head, lines: list[bytes]) -> bool:
+        has_length = False
+        for name, value in head.headers:
+            lower = name.lower()
+            if lower not in _HOP_BY_HOP and lower != _ANSWERED_BY:
+                has_length = has_length or lower == b"content-length"
+                lines.append(b"%s: %s\r\n" % (name, value))
+        return has_length
 
 
 def is_ui(path: str) -> bool:

@@ -15,15 +15,18 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestPayloadError
 
 from mlfleet.catalogue.tokens import Token, digest
-from mlfleet.cell import access, answers, browser, routing
+from mlfleet.cell import access, answers, browser, handover, routing
 from mlfleet.cell.access import Sessions
 from mlfleet.cell.answers import Answer, BadRequestError
 from mlfleet.cell.breaker import Breaker
 from mlfleet.cell.delivery import Delivery, Limits, Request
+from mlfleet.cell.entrance import Arrival, Entrance
 from mlfleet.cell.forward import Body
 from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.neighbours import Neighbours
+from mlfleet.cell.outside import Outside
 from mlfleet.cell.request_log import Record, RequestLog
-from mlfleet.cell.routing import Hosts, Route
+from mlfleet.cell.routing import Route
 from mlfleet.cell.server import Incoming
 from mlfleet.cell.tenants import Known, Tenants
 from mlfleet.cell.upstream import LostError
@@ -58,21 +61,23 @@ class Gateway:
         self,
         tenants: Tenants,
         instances: Instances,
-        hosts: Hosts,
+        entrance: Entrance,
         sessions: Sessions,
         limits: Limits,
         metrics: Metrics,
-        scheme: str = "http",
+        neighbours: Neighbours | None = None,
         request_log: RequestLog | None = None,
     ) -> None:
         self._tenants = tenants
-        self._delivery = Delivery(instances, limits, metrics, scheme)
-        self._hosts = hosts
+        self._instances = instances
+        self._delivery = Delivery(instances, limits, metrics)
+        self._neighbours = neighbours
+        self._entrance = entrance
         self._sessions = sessions
         self._limits = limits
         self._metrics = metrics
-        self._scheme = scheme
         self._request_log = request_log
+        self._answered_by = f"{handover.ANSWERED_BY}: {entrance.cell}\r\n".encode()
         self._breakers: dict[str, Breaker] = {}
         self.not_ready = "starting"
         """Why /readyz says no; empty when it says yes."""
@@ -81,6 +86,8 @@ class Gateway:
         """Say that this gateway is going, and end each connection after its answer."""
         self.not_ready = "draining"
         self._delivery.is_draining = True
+        if self._neighbours is not None:
+            self._neighbours.is_draining = True
 
     async def handle(self, incoming: Incoming) -> None:
         """Answer one request."""
@@ -106,10 +113,13 @@ class Gateway:
     async def _serve(self, incoming: Incoming, record: Record) -> None:
         own_host = False
         try:
-            route = self._route(incoming)
+            arrival = self._arrival(incoming)
+            record.handed_over_by = arrival.by
+            outside = arrival.outside
+            route = routing.route(incoming.message.path, outside.host, arrival.hosts)
             own_host = route.own_host
             record.tenant = route.tenant
-            answer = await self._answer_or_forward(incoming, route, record)
+            answer = await self._answer_or_forward(incoming, outside, route, record)
         except FleetError as exc:
             answer = answers.refusal(exc, asks_password=not own_host)
             if not answer.close and self._is_navigation(incoming):
@@ -135,13 +145,15 @@ class Gateway:
         if answer.close or not incoming.body.is_eof():
             incoming.close = True
         close = incoming.close or self._delivery.is_draining
+        if record.handed_over_by:
+            answer = answer.with_header(handover.ANSWERED_BY, self._entrance.cell)
         data = answer.encode(with_body=incoming.message.method != "HEAD", close=close)
         record.sent_bytes = len(answer.body)
         incoming.write(data)
 
     # Which tenant.
 
-    def _route(self, incoming: Incoming) -> Route:
+    def _arrival(self, incoming: Incoming) -> Arrival:
         headers = incoming.message.headers
         hosts = headers.getall("Host", [])
         if len(hosts) != 1 or not hosts[0]:
@@ -151,16 +163,16 @@ class Gateway:
             raise BadRequestError("The only transfer coding that is understood is chunked")
         if incoming.message.method == "CONNECT":
             raise BadRequestError("CONNECT is not for this server")
-        return routing.route(incoming.message.path, hosts[0], self._hosts)
+        return self._entrance.arrival(headers, hosts[0], incoming.remote)
 
     async def _answer_or_forward(
-        self, incoming: Incoming, route: Route, record: Record
+        self, incoming: Incoming, outside: Outside, route: Route, record: Record
     ) -> Answer | None:
         """Return the gateway's own answer, or none when the instance has answered."""
         if not route.tenant:
             # A line for each probe would bury the rest.
             record.is_probe = True
-            return self._own_page(incoming, route)
+            return self._own_page(incoming, outside, route)
         known = self._tenants.get(route.tenant) or await self._tenants.find(route.tenant)
         self._check_state(known)
         if not route.path.startswith("/"):
@@ -172,28 +184,56 @@ class Gateway:
             same_origin = ("x-frame-options", "SAMEORIGIN")
             return Answer(200, b"OK", _HEALTH_TYPES[incoming.message.method], (same_origin,))
         if route.own_host and path.startswith(routing.OWN_PREFIX):
-            return await self._session_page(incoming, route, known)
+            return await self._session_page(incoming, outside, route, known)
         try:
             caller = await self._identify(incoming, route, known)
         except UnauthorizedError:
             if route.own_host and self._is_navigation(incoming):
                 return browser.to_login(route.path)
             raise
-        self._check_request(incoming, route, caller)
+        self._check_request(incoming, outside, route, caller)
         breaker = self._breaker(known)
         await breaker.enter(self._limits.hold_s)
         try:
-            if self._is_navigation(incoming):
-                reason = await self._delivery.is_slow(route.tenant, record)
-                if reason:
-                    return browser.waiting_page(route.tenant, reason)
-            user = caller.token.name
-            await self._delivery.deliver(Request(incoming, route, user, record))
-            return None
+            request = Request(incoming, route, outside, caller.token.name, record)
+            return await self._deliver(request, known)
         finally:
             breaker.leave()
             if breaker.is_idle:
                 self._breakers.pop(route.tenant, None)
+
+    async def _deliver(self, request: Request, known: Known) -> Answer | None:
+        """Have the request answered by the tenant's instance, in the cell that the tenant lives in.
+
+        Raises:
+            NoCapacityError: it was handed over to this cell, and the tenant does not live here.
+        """
+        route, record = request.route, request.record
+        if cell := self._elsewhere(known):
+            if not record.handed_over_by:
+                self._instances.begin_sleep(route.tenant)
+                assert self._neighbours is not None
+                await self._neighbours.deliver(request, cell)
+                return None
+            # The other cell may have heard of the move before this one.
+            if self._elsewhere(await self._tenants.newest(known)):
+                raise NoCapacityError(
+                    f"Tenant {route.tenant!r} is moving and does not live in cell "
+                    f"{self._entrance.cell!r} any more; try again"
+                )
+        if self._is_navigation(request.incoming):
+            reason = await self._delivery.is_slow(route.tenant, record)
+            if reason:
+                return browser.waiting_page(route.tenant, reason)
+        if record.handed_over_by:
+            request.added = self._answered_by
+        await self._delivery.deliver(request)
+        return None
+
+    def _elsewhere(self, known: Known) -> str:
+        """Return the cell that the tenant lives in; empty if it is this or the only one."""
+        cell = known.tenant.cell
+        return "" if self._neighbours is None or cell == self._neighbours.cell else cell
 
     def _breaker(self, known: Known) -> Breaker:
         """Return the tenant's breaker with its present quota; kept only while it is in use."""
@@ -205,7 +245,7 @@ class Gateway:
         breaker.concurrency = concurrency
         return breaker
 
-    def _own_page(self, incoming: Incoming, route: Route) -> Answer:
+    def _own_page(self, incoming: Incoming, outside: Outside, route: Route) -> Answer:
         path = route.path.partition("?")[0]
         if incoming.message.method not in ("GET", "HEAD"):
             return answers.error(405, "Only GET and HEAD are answered here", ("allow", "GET, HEAD"))
@@ -218,7 +258,7 @@ class Gateway:
             return answers.text(503, self.not_ready + "\n")
         if path in routing.PROBES:
             return answers.text(200, "ok\n")
-        return browser.front_page(self._scheme, incoming.message.headers["Host"])
+        return browser.front_page(outside.scheme, outside.host)
 
     def _check_state(self, known: Known) -> None:
         name, state = known.tenant.name, known.tenant.state
@@ -256,12 +296,14 @@ class Gateway:
             "This tenant needs a token: set MLFLOW_TRACKING_TOKEN, or log in at the UI"
         )
 
-    def _check_request(self, incoming: Incoming, route: Route, caller: Caller) -> None:
+    def _check_request(
+        self, incoming: Incoming, outside: Outside, route: Route, caller: Caller
+    ) -> None:
         message = incoming.message
         access.check_origin(
             message.method,
             message.headers.get("Origin"),
-            message.headers["Host"],
+            outside.host,
             by_cookie=caller.by_cookie,
         )
         access.check_token_access(caller.token, message.method, route.path)
@@ -270,9 +312,11 @@ class Gateway:
         if limit and length is not None and int(length) > limit:
             raise QuotaError(f"A body of {length} bytes is more than the {limit} allowed here")
 
-    async def _session_page(self, incoming: Incoming, route: Route, known: Known) -> Answer:
+    async def _session_page(
+        self, incoming: Incoming, outside: Outside, route: Route, known: Known
+    ) -> Answer:
         path, method = route.path.partition("?")[0], incoming.message.method
-        is_secure = self._scheme == "https"
+        is_secure = outside.scheme == "https"
         if path == browser.LOGIN and method in ("GET", "HEAD"):
             return browser.login_page(route.tenant, browser.login_target(route.path))
         if path == browser.LOGOUT and method in ("GET", "HEAD"):
@@ -280,7 +324,7 @@ class Gateway:
         if path not in (browser.LOGIN, browser.LOGOUT):
             return answers.error(404, f"No page {path[:100]!r} here")
         headers = incoming.message.headers
-        access.check_origin(method, headers.get("Origin"), headers["Host"], by_cookie=False)
+        access.check_origin(method, headers.get("Origin"), outside.host, by_cookie=False)
         if method == "POST" and path == browser.LOGOUT:
             return browser.log_out(is_secure=is_secure)
         if method != "POST":

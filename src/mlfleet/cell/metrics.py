@@ -52,6 +52,12 @@ class Metrics:
         )
         self.by_route = {r: self.writes.labels(r) for r in ("hot", "stock")}
         self.refused = self._counter("bad_requests", "Connections whose HTTP could not be parsed.")
+        self.handed_over = self._counter(
+            "handed_over", "Requests handed over to the cell that their tenant lives in."
+        )
+        self.handover_failures = self._counter(
+            "handover_failures", "Requests that the other cell did not answer."
+        )
         self.crashes = self._counter("instance_crashes", "Instances that ended unasked.")
         self.zygote_starts = self._counter("zygote_starts", "Zygotes started.")
         self.tenants = Gauge(

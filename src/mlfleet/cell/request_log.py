@@ -17,6 +17,7 @@ class Record:
     """What is said about one request."""
 
     __slots__ = (
+        "handed_over_by",
         "is_probe",
         "method",
         "path",
@@ -41,6 +42,8 @@ class Record:
         self.wished_at: float | None = None
         """When it began to wait for a waking instance (monotonic clock); none if it did not."""
         self.is_probe = False
+        self.handed_over_by = ""
+        """The cell that it came from; empty if it came from the outside."""
 
 
 class RequestLog:

@@ -8,6 +8,7 @@ MLflow's (DNS rebinding), moved in front: an instance only ever hears `localhost
 
 import dataclasses
 import re
+from typing import Protocol
 
 from mlfleet.catalogue.names import RESERVED
 from mlfleet.cell.answers import BadRequestError
@@ -37,6 +38,12 @@ class Route:
     """True on the tenant's own host, where a browser session may be used."""
 
 
+class HostCheck(Protocol):
+    """Says which tenant's own host was called, and refuses a foreign one."""
+
+    def tenant(self, host: str) -> str | None: ...
+
+
 class Hosts:
     """The host names this fleet answers to."""
 
@@ -61,7 +68,7 @@ class Hosts:
         )
 
 
-def route(target: str, host: str, hosts: Hosts) -> Route:
+def route(target: str, host: str, hosts: HostCheck) -> Route:
     """Return where the request with this raw target and Host header goes.
 
     Raises:

@@ -17,8 +17,10 @@ from mlfleet.catalogue.models import Tenant
 from mlfleet.cell import admin
 from mlfleet.cell.access import Sessions
 from mlfleet.cell.delivery import Limits
+from mlfleet.cell.entrance import Entrance
 from mlfleet.cell.gateway import Gateway
 from mlfleet.cell.metrics import Metrics
+from mlfleet.cell.neighbours import Addresses, Neighbours
 from mlfleet.cell.request_log import RequestLog
 from mlfleet.cell.routing import Hosts
 from mlfleet.cell.server import Server
@@ -59,19 +61,22 @@ class Service:
         self.instances.on_wake = self.wakes.add
         self._provide = provide
         self.request_log = RequestLog() if settings.log_requests else None
+        limits = Limits(
+            hold_s=settings.hold_s,
+            queue=settings.queue,
+            max_body_bytes=settings.max_body_bytes,
+            client_idle_s=settings.client_idle_s,
+        )
+        self.neighbours = _neighbours(settings, key.handover_key, limits, metrics)
+        hosts = Hosts(settings.public_hosts)
         self.gateway = Gateway(
             self.tenants,
             self.instances,
-            Hosts(settings.public_hosts),
+            Entrance(settings.cell, hosts, settings.public_scheme, key.handover_key),
             Sessions(key.session_key, settings.session_s),
-            Limits(
-                hold_s=settings.hold_s,
-                queue=settings.queue,
-                max_body_bytes=settings.max_body_bytes,
-                client_idle_s=settings.client_idle_s,
-            ),
+            limits,
             metrics,
-            settings.public_scheme,
+            self.neighbours,
             self.request_log,
         )
         self._stopping = asyncio.Event()
@@ -100,6 +105,8 @@ class Service:
             )
             log.info("listening", extra={"host": self.settings.host, "port": self.settings.port})
             stack.callback(self.tenants.close)
+            if self.neighbours is not None:
+                stack.callback(self.neighbours.close)
             await stack.enter_async_context(
                 _running(
                     self.zygote.run(),
@@ -155,13 +162,16 @@ class Service:
         return birth
 
     def _changed(self, name: str, known: Known | None) -> None:
-        """A tenant that is gone or going must not keep a process."""
-        if known is None or known.tenant.state == "deleting":
+        """A tenant that is gone, going or lives in another cell now must not keep a process."""
+        if known is None or known.tenant.state == "deleting" or self._has_moved(known):
             self.instances.begin_sleep(name)
         else:
             tenant = known.tenant
             identity = (tenant.id, tenant.password_generation)
             self.instances.refresh(name, identity, tenant.quota.memory_bytes)
+
+    def _has_moved(self, known: Known) -> bool:
+        return self.neighbours is not None and known.tenant.cell != self.settings.cell
 
 
 @contextlib.asynccontextmanager
@@ -172,6 +182,14 @@ async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
         yield
         for task in tasks:
             task.cancel()
+
+
+def _neighbours(
+    settings: Settings, key: str, limits: Limits, metrics: Metrics
+) -> Neighbours | None:
+    if settings.cell_address is None:
+        return None
+    return Neighbours(settings.cell, Addresses(settings.cell_address), key, limits, metrics)
 
 
 def _wake_settings(settings: Settings) -> WakeSettings:

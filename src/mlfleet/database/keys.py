@@ -69,6 +69,11 @@ class FleetKey:
         return self._derive(f"session:{tenant_id}")
 
     @property
+    def handover_key(self) -> str:
+        """Return what cells sign a request with that they hand over to one another."""
+        return self._derive("handover")
+
+    @property
     def fingerprint(self) -> str:
         """Tells two fleets' keys apart without telling anything else about them."""
         return self._derive("fingerprint")[:16]
