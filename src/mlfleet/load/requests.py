@@ -61,6 +61,11 @@ class Recorder:
         self._users: dict[int, tuple[int, int]] = {}
         self._takers: list[Callable[[list[Line]], None]] = []
 
+    def begin(self, folder: Path | None) -> None:
+        """Write into the folder of another run from now on."""
+        self.close()
+        self._folder = folder
+
     def subscribe(self, take: Callable[[list[Line]], None]) -> None:
         """Let somebody have the lines of each flush, too."""
         self._takers.append(take)

@@ -116,7 +116,7 @@ class LocalFleet:
         from mlfleet.catalogue.catalogue import Catalogue
 
         with contextlib.closing(Catalogue(self.file.admin_uri)) as catalogue:
-            known = {tenant.name: tenant for tenant in catalogue.tenants()}
+            known = {str(tenant.name): tenant for tenant in catalogue.tenants()}
         for target in targets:
             tenant = known[target.tenant]
             cell = CellAdmin(tenant.cell, self.file.cells[tenant.cell])

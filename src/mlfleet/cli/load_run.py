@@ -1,0 +1,30 @@
+"""`mlfleet load run`: Locust with our users, without its tables, with the accounts at the end."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    short_help="Put load on the running fleet, then check and report.",
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True,
+                      "help_option_names": []},
+)  # fmt: skip
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def run(options: tuple[str, ...]) -> None:
+    """Run Locust headless with these OPTIONS, which are Locust's and ours; --help lists all."""
+    import mlfleet.load.swarm
+
+    locustfile = Path(mlfleet.load.swarm.__file__).with_name("locustfile.py")
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile)]
+    if "--help" not in options and "-h" not in options:
+        command += ["--headless", "--only-summary"]
+    process = subprocess.Popen([*command, *options])
+    while True:
+        try:
+            sys.exit(process.wait())
+        except KeyboardInterrupt:
+            # The terminal told Locust, too: it stops its users, checks and reports, then ends.
+            continue
