@@ -3,6 +3,7 @@
 Only the API server is replaced, by a dictionary that keeps objects; live/ has a real one.
 """
 
+import asyncio
 import base64
 import copy
 import datetime
@@ -224,11 +225,20 @@ def test_a_removed_tenant_leaves_no_database_no_folder_and_no_row(
     assert worker.admin.exists(row.id)
     (worker.artifacts / str(row.id)).mkdir()
     (worker.artifacts / str(row.id) / "model.bin").write_text("x")
-    worker.remove("goner")
+    asyncio.run(worker.remove("goner"))
     assert not worker.admin.exists(row.id)
     assert list(worker.artifacts.iterdir()) == []
     assert catalogue.tenant("goner") is None
-    worker.remove("goner")  # a repeated call finds nothing to do
+    asyncio.run(worker.remove("goner"))  # a repeated call finds nothing to do
+
+
+def test_a_tenant_that_never_had_a_database_goes_without_a_wait(
+    worker: Reconciler, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "NOTICE_S", 600.0)
+    worker.settle("unborn", "u1", {})
+    asyncio.run(asyncio.wait_for(worker.remove("unborn"), 20))
+    assert catalogue.tenant("unborn") is None
 
 
 def shown(shelf: Shelf, name: str) -> Any:

@@ -106,10 +106,10 @@ def settle(
 
 
 @kopf.on.delete(TENANTS.group, TENANTS.plural, registry=registry)
-def remove(name: str, memo: kopf.Memo, **_: Any) -> None:
+async def remove(name: str, memo: kopf.Memo, **_: Any) -> None:
     """Remove all that a tenant owns before its object may go."""
     try:
-        memo.reconciler.remove(name)
+        await memo.reconciler.remove(name)
     except FleetError as exc:
         raise kopf.TemporaryError(str(exc), delay=_pause_s(exc)) from exc
 

@@ -5,6 +5,7 @@ after any failure, and again after a restart. The catalogue stays the one truth 
 the object is a wish and a view.
 """
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -86,19 +87,35 @@ class Reconciler:
             **self.view.settled(name, row.state),
         }
 
-    def remove(self, name: str) -> None:
-        """Remove a tenant with its database, role, files, rows; running requests may finish."""
-        row = self.catalogue.tenant(name)
+    async def remove(self, name: str) -> None:
+        """Remove a tenant with its database, role, files, rows; running requests may finish.
+
+        No thread is held while it waits: thousands may go at once.
+        """
+        row = await asyncio.to_thread(self.catalogue.tenant, name)
         if row is None:
             return
-        self.catalogue.set_state(name, "deleting")
-        self._wait_until_unused(row)
+        await asyncio.to_thread(self.catalogue.set_state, name, "deleting")
+        if await asyncio.to_thread(self.admin.exists, row.id):
+            await self._until_unused(row)
+        await asyncio.to_thread(self._erase, row)
+        self.view.forget(name)
+        log.info("tenant_removed", extra={"tenant": name, "id": row.id})
+
+    async def _until_unused(self, row: Tenant) -> None:
+        """Wait until gateways know of the deletion and the tenant's instances have drained."""
+        await asyncio.sleep(NOTICE_S)
+        deadline = time.monotonic() + DRAIN_S
+        while time.monotonic() < deadline:
+            if not await asyncio.to_thread(self._sessions, row.id):
+                return
+            await asyncio.sleep(0.5)
+
+    def _erase(self, row: Tenant) -> None:
         self.admin.drop(row.id)
         if self.artifacts.is_dir():
             remove_folder(self.artifacts / str(row.id))
         self.catalogue.forget(row.id, actor=ACTOR)
-        self.view.forget(name)
-        log.info("tenant_removed", extra={"tenant": name, "id": row.id})
 
     def refresh(self) -> None:
         """Write what has changed in the catalogue into the status of the tenants it is about."""
@@ -199,13 +216,6 @@ class Reconciler:
         raise FleetError(
             f"Secret {name} is there and not this tenant's: delete it, and it is made anew"
         )
-
-    def _wait_until_unused(self, row: Tenant) -> None:
-        """Wait until gateways know of the deletion and the tenant's instances have drained."""
-        time.sleep(NOTICE_S)
-        deadline = time.monotonic() + DRAIN_S
-        while self._sessions(row.id) and time.monotonic() < deadline:
-            time.sleep(0.5)
 
     def _sessions(self, tenant_id: int) -> int:
         with self.admin.session() as connection, connection.cursor() as cursor:
