@@ -53,6 +53,11 @@ class Settings:
     # Requests
     public_scheme: str = "http"
     """`https` where TLS ends in front of the fleet: cookies are then marked Secure."""
+    trusted_proxies: str = ""
+    """Addresses or networks (comma separated) of the ingress, whose X-Forwarded-For and -Proto are
+    believed; those of anybody else are overwritten."""
+    inner_hops: int = 0
+    """Proxies between ingress and gateway that append to X-Forwarded-For; 2 on Knative."""
     max_body_bytes: int = 21474836480
     """Largest request body; a larger one is answered 413. 0 means no limit."""
     queue: int = 1000

@@ -31,7 +31,7 @@ MAY_DIFFER = (
     r"Service/cell-0\.spec\.template\.metadata\.annotations\.prometheus\.io/\w+",
     # An overlay's settings, and where they go.
     r"ConfigMap/mlfleet-settings\.data\.[a-z-]+",
-    r"Service/cell-0\..*\.env\.MLFLEET_(DOMAIN|MAX_AWAKE)\.value",
+    r"Service/cell-0\..*\.env\.MLFLEET_(DOMAIN|MAX_AWAKE|TRUSTED_PROXIES)\.value",
     r"Service/cell-0\..*\.annotations\.autoscaling\.knative\.dev/max-scale",
     r"Job/database-prepare\..*\.env\.MAX_CONNECTIONS\.value",
     r"Service/cell-0\..*\.resources\.limits\.memory",

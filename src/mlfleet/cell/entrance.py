@@ -4,10 +4,11 @@ Pure: headers and the peer's address come in.
 """
 
 import dataclasses
-from collections.abc import Mapping
+
+from multidict import CIMultiDictProxy
 
 from mlfleet.cell import handover
-from mlfleet.cell.outside import Outside
+from mlfleet.cell.outside import Ingress, Outside
 from mlfleet.cell.routing import HostCheck, Hosts
 
 
@@ -22,15 +23,18 @@ class Arrival:
 
 
 class Entrance:
-    """Knows what the outside is called, and the seal of the fleet's cells."""
+    """Knows what the outside is called, who the ingress is, and the seal of the fleet's cells."""
 
-    def __init__(self, cell: str, hosts: Hosts, scheme: str, handover_key: str) -> None:
+    def __init__(
+        self, cell: str, hosts: Hosts, scheme: str, ingress: Ingress, handover_key: str
+    ) -> None:
         self.cell = cell
-        self.scheme = scheme
+        self._scheme = scheme
         self._hosts = hosts
+        self._ingress = ingress
         self._handover_key = handover_key
 
-    def arrival(self, headers: Mapping[str, str], host: str, peer: str) -> Arrival:
+    def arrival(self, headers: CIMultiDictProxy[str], host: str, peer: str) -> Arrival:
         """Return how the request with these headers came.
 
         Raises:
@@ -39,4 +43,11 @@ class Entrance:
         if (sealed := headers.get(handover.HEADER)) is not None:
             papers = handover.unseal(sealed, self._handover_key, self.cell)
             return Arrival(papers.outside, papers, papers.by)
-        return Arrival(Outside(host, self.scheme, peer), self._hosts)
+        outside = self._ingress.outside(
+            host,
+            self._scheme,
+            peer,
+            headers.getall("X-Forwarded-For", ()),
+            headers.get("X-Forwarded-Proto", ""),
+        )
+        return Arrival(outside, self._hosts)

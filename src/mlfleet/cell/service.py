@@ -21,6 +21,7 @@ from mlfleet.cell.entrance import Entrance
 from mlfleet.cell.gateway import Gateway
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.neighbours import Addresses, Neighbours
+from mlfleet.cell.outside import Ingress
 from mlfleet.cell.request_log import RequestLog
 from mlfleet.cell.routing import Hosts
 from mlfleet.cell.server import Server
@@ -69,10 +70,11 @@ class Service:
         )
         self.neighbours = _neighbours(settings, key.handover_key, limits, metrics)
         hosts = Hosts(settings.public_hosts)
+        ingress = Ingress(settings.trusted_proxies, settings.inner_hops)
         self.gateway = Gateway(
             self.tenants,
             self.instances,
-            Entrance(settings.cell, hosts, settings.public_scheme, key.handover_key),
+            Entrance(settings.cell, hosts, settings.public_scheme, ingress, key.handover_key),
             Sessions(key.session_key, settings.session_s),
             limits,
             metrics,
