@@ -62,6 +62,10 @@ bench: .venv/installed-dev ## Measure against a stock MLflow server and write th
 bench-quick: .venv/installed-dev ## The same with fewer turns and tenants, in about 4 minutes
 	@scripts/bench --quick $(ARGS)
 
+.PHONY: load
+load: .venv/installed-dev ## Put 200 users on the running fleet for 2 minutes, check every acknowledged row, write report.html
+	@$(BIN)/mlfleet load run -u 200 -r 50 -t 2m --tenants 40 --think 5 $(ARGS)
+
 .PHONY: lock
 lock: .venv/installed-dev ## Write the locks anew; ARGS=--upgrade takes newer versions
 	@scripts/lock $(ARGS)

@@ -18,6 +18,7 @@ from mlfleet.load.swarm.conclusion import Conclusion
 from mlfleet.load.swarm.preparation import Order, Preparation, mixture
 from mlfleet.load.swarm.run import Run, clock
 from mlfleet.load.swarm.shape import PlannedShape
+from mlfleet.load.swarm.stock_client import client_class
 from mlfleet.load.targets import read_targets
 from mlfleet.load.trace import trace_of
 
@@ -138,6 +139,8 @@ class Crew:
         options = self.environment.parsed_options
         if getattr(options, "order", None) is None:
             return
+        if options.user_client == "mlflow":
+            client_class()
         order = Order(**options.order)
         options.order = None if isinstance(self.environment.runner, WorkerRunner) else options.order
         folder = Path(order.folder)

@@ -6,9 +6,13 @@ import resource
 from mlfleet.load.swarm.listeners import install
 from mlfleet.load.swarm.reading import Dashboard, Registry
 from mlfleet.load.swarm.seed_tasks import SeedTasks
+from mlfleet.load.swarm.stock_client import StockClient
 from mlfleet.load.swarm.training import LlmFineTuning, Sweep, TrainingSession
 
-__all__ = ["Dashboard", "LlmFineTuning", "Registry", "SeedTasks", "Sweep", "TrainingSession"]
+__all__ = [
+    "Dashboard", "LlmFineTuning", "Registry", "SeedTasks", "StockClient", "Sweep",
+    "TrainingSession",
+]  # fmt: skip
 
 
 def _open_as_many_files_as_allowed() -> None:

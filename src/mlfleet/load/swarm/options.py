@@ -30,9 +30,9 @@ def add_options(parser: Any) -> None:
         "--think",
         page=True,
         type=float,
-        default=30.0,
+        default=60.0,
         metavar="S",
-        help="Mean pause of a user between its calls, spread by half (default 30).",
+        help="Mean pause of a user between its calls, spread by half (default 60).",
     )
     add("--seed", page=True, type=int, default=1, help="Of everything that is drawn.")
     add(

@@ -139,5 +139,8 @@ def mixture(options: argparse.Namespace, kinds: list[str]) -> dict[str, float]:
         if options.mix:
             raise FleetError("--user-client mlflow has one kind of users: leave --mix out")
         return {"mlflow": 1.0}
-    default = "training=1" if options.shape == "storm" else mix.DEFAULT
-    return mix.parse_mix(options.mix or default, kinds)
+    if options.shape == "storm":
+        if options.mix:
+            raise FleetError("--shape storm has one kind of users: leave --mix out")
+        return {"training": 1.0}
+    return mix.parse_mix(options.mix or mix.DEFAULT, [kind for kind in kinds if kind != "mlflow"])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from mlfleet.load.swarm.run_writer import RunWriter
-from mlfleet.load.swarm.user import API, LoadUser
+from mlfleet.load.swarm.user import API, DEFAULT_EXPERIMENT, LoadUser
 
 
 class SeedTasks(LoadUser):
@@ -29,11 +29,10 @@ class SeedTasks(LoadUser):
         self.draw.choice(self._TASKS)(self)
 
     def _create_experiment(self) -> None:
-        self.experiment_id = ""
-        self.experiment()
+        self.new_experiment()
 
     def _create_run(self) -> None:
-        self._run = RunWriter(self, self.experiment_id or "0")
+        self._run = RunWriter(self, self.experiment_id or DEFAULT_EXPERIMENT)
 
     def _log_metric(self) -> None:
         if self._run is None:
@@ -51,7 +50,7 @@ class SeedTasks(LoadUser):
 
     def _search_runs(self) -> None:
         body = {
-            "experiment_ids": [self.experiment_id or "0"],
+            "experiment_ids": [self.experiment_id or DEFAULT_EXPERIMENT],
             "run_view_type": "ACTIVE_ONLY",
             "max_results": 50,
         }

@@ -5,8 +5,9 @@ from typing import ClassVar
 import gevent  # type: ignore[import-untyped]
 from gevent.pool import Group  # type: ignore[import-untyped]
 
+from mlfleet.load.shapes import STORM_PATIENCE_S
 from mlfleet.load.swarm.run_writer import RunWriter
-from mlfleet.load.swarm.user import GaveUpError, LoadUser
+from mlfleet.load.swarm.user import DEFAULT_EXPERIMENT, GaveUpError, LoadUser
 from mlfleet.load.swarm.wire import Connection
 
 _METRICS = tuple(f"metric_{i}" for i in range(8))
@@ -18,6 +19,11 @@ class TrainingSession(LoadUser):
     """One run: params, a batch of metrics at each step, a tag, a file, the end."""
 
     key: ClassVar[str] = "training"
+
+    def storm(self) -> None:
+        """Create a run at a sleeping tenant, then only be there."""
+        RunWriter(self, DEFAULT_EXPERIMENT)
+        self.sleep(STORM_PATIENCE_S)
 
     def session(self) -> None:
         """Train once."""

@@ -20,6 +20,10 @@ from mlfleet.load.swarm.run import Run, clock
 from mlfleet.load.swarm.wire import Answer, Connection, Server
 
 API = "/api/2.0/mlflow"
+DEFAULT_EXPERIMENT = "0"
+OWN_EXPERIMENT = 0.1
+NOTHING_LEFT_S = 10.0
+"""A user whose trace or storm is over waits, until the run is."""
 _JSON = "Content-Type: application/json\r\n"
 Made = Callable[[Answer], str]
 
@@ -91,8 +95,7 @@ class LoadUser(FastHttpUser):
 
     def storm(self) -> None:
         """Make the one call of a wake storm, then only be there."""
-        self.paced("experiments/get", "GET", f"{API}/experiments/get?experiment_id=0")
-        self.sleep(3600)
+        raise NotImplementedError
 
     # Calls
 
@@ -127,8 +130,8 @@ class LoadUser(FastHttpUser):
             GaveUpError: it failed for good.
         """
         if intended is None:
-            self.sleep(3600)
-            raise StopUser
+            self.sleep(NOTHING_LEFT_S)
+            raise GaveUpError(name)
         self.until(intended)
         if body is None:
             headers = ""
@@ -221,16 +224,25 @@ class LoadUser(FastHttpUser):
         return facts.run_name(self.run_of_load.load, self.number, self.runs_made, start_ms)
 
     def experiment(self) -> str:
-        """Return the id of this user's own experiment, made when there is none."""
-        if not self.experiment_id:
-            self._experiments += 1
-            name = f"{self.run_of_load.load}-{self.number}-{self._experiments}"
-            entry = ExperimentCreate(self.target.tenant, name)
-            answer = self.paced(
-                "experiments/create", "POST", f"{API}/experiments/create", {"name": name},
-                entry=entry, made=experiment_id_of,
-            )  # fmt: skip
-            self.experiment_id = experiment_id_of(answer)
+        """Return the id of the experiment that this user's runs go to.
+
+        One user of ten makes one of its own, the others use Default: ten thousand users who all
+        make one in their first minute would be a load that no fleet has.
+        """
+        if not self.experiment_id and self.draw.random() >= OWN_EXPERIMENT:
+            self.experiment_id = DEFAULT_EXPERIMENT
+        return self.experiment_id or self.new_experiment()
+
+    def new_experiment(self) -> str:
+        """Make an experiment of this user's own and return its id."""
+        self._experiments += 1
+        name = f"{self.run_of_load.load}-{self.number}-{self._experiments}"
+        entry = ExperimentCreate(self.target.tenant, name)
+        answer = self.paced(
+            "experiments/create", "POST", f"{API}/experiments/create", {"name": name},
+            entry=entry, made=experiment_id_of,
+        )  # fmt: skip
+        self.experiment_id = experiment_id_of(answer)
         return self.experiment_id
 
 
