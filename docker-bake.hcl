@@ -17,3 +17,10 @@ target "operator" {
   contexts   = { cell = "target:cell" }
   tags       = ["${REPOSITORY}/operator:${TAG}"]
 }
+
+# Only for knative/components/pooler: docker buildx bake pgbouncer
+target "pgbouncer" {
+  context   = "storage/pgbouncer"
+  platforms = ["linux/amd64", "linux/arm64"]
+  tags      = ["${REPOSITORY}/pgbouncer:${TAG}"]
+}

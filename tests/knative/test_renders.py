@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from mlfleet.catalogue.names import RESERVED
 from mlfleet.cluster import cells
@@ -93,6 +94,19 @@ def test_overlays_differ_only_where_they_may(overlay: str) -> None:
     assert [path for path in sorted(found) if not allowed.fullmatch(path)] == []
 
 
+def test_pgbouncer_is_added_and_only_the_cells_tenants_go_there() -> None:
+    folder = ROOT / "tests" / "knative" / "pooled"
+    run = subprocess.run([KUBECTL, "kustomize", folder], capture_output=True, text=True)
+    assert run.stdout == golden("pooled"), "run scripts/render and look at the difference"
+    found = differences(objects("test"), objects("pooled"))
+    address = r"Service/cell-0\..*\.env\.MLFLEET_POOLER_ADDRESS\.(name|value)"
+    added = (
+        r"(Service|Deployment|NetworkPolicy|ConfigMap)/(cells-to-)?pgbouncer(-configuration-\w+)?"
+    )
+    assert [p for p in sorted(found) if not re.fullmatch(f"{address}|{added}", p)] == []
+    assert environment("pooled")["MLFLEET_POOLER_ADDRESS"] == "pgbouncer:6432"
+
+
 def test_the_test_overlay_differs_only_in_images_and_storage_class() -> None:
     found = differences(objects("pi"), objects("test"))
     assert [p for p in found if not re.fullmatch(r".*\.image|StorageClass/.*", p)] == []
@@ -108,7 +122,7 @@ def environment(overlay: str) -> dict[str, str]:
     return {one["name"]: one.get("value", "") for one in container(overlay)["env"]}
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "pooled"])
 def test_a_cell_understands_its_environment(overlay: str) -> None:
     only_in_manifests = {"MLFLEET_DOMAIN"}
     found = environment(overlay)
@@ -154,7 +168,7 @@ def test_our_postgres_allows_what_the_settings_say(overlay: str) -> None:
     assert f"\nmax_connections = {limit}\n" in conf
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "pooled"])
 def test_no_secret_and_no_floating_image_is_applied(overlay: str) -> None:
     found = objects(overlay)
     assert not [name for name in found if name.startswith("Secret/")]
@@ -168,7 +182,7 @@ def test_no_secret_and_no_floating_image_is_applied(overlay: str) -> None:
     assert all(re.search(r":(?!latest)[\w.-]+$", image) for image in images), images
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("overlay", [*OVERLAYS, "pooled"])
 def test_every_pod_is_as_confined_as_it_can_be(overlay: str) -> None:
     for name, one in objects(overlay).items():
         template = one.get("spec", {}).get("template")
@@ -184,6 +198,34 @@ def test_every_pod_is_as_confined_as_it_can_be(overlay: str) -> None:
             assert own["capabilities"] == {"drop": ["ALL"]}, name
             assert member["resources"]["requests"].keys() == {"cpu", "memory"}, name
             assert "memory" in member["resources"]["limits"], name
+
+
+def requested_bytes(template: Document) -> int:
+    """Return what a pod asks for: its containers together, or its largest first step."""
+
+    def memory(container: Document) -> int:
+        return int(parse_quantity(container["resources"]["requests"]["memory"]))
+
+    spec = template["spec"]
+    return max(
+        sum(map(memory, spec["containers"])), *map(memory, spec.get("initContainers", [])), 0
+    )
+
+
+@pytest.mark.parametrize("overlay", ["pi", "local"])
+def test_the_whole_plane_at_rest_asks_for_at_most_a_gibibyte(overlay: str) -> None:
+    found = objects(overlay)
+    asleep = {n: one for n, one in found.items() if one["apiVersion"] != "serving.knative.dev/v1"}
+    parts = {
+        name: requested_bytes(one["spec"]["template"]) * one["spec"].get("replicas", 1)
+        for name, one in asleep.items()
+        if isinstance(one.get("spec", {}).get("template"), dict)
+    }
+    assert set(parts) == {"Deployment/operator", "StatefulSet/postgres", "Job/database-prepare"}
+    assert sum(parts.values()) <= 2**30, parts
+    cell = requested_bytes(found["Service/cell-0"]["spec"]["template"])
+    stays = sum(size for name, size in parts.items() if not name.startswith("Job/"))
+    assert stays + cell <= 2**30, "with one replica of the cell awake, too"
 
 
 def test_names_the_gateway_keeps_are_refused_by_the_schema_too() -> None:
