@@ -16,7 +16,6 @@ import select
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from mlfleet.errors import FleetError
 from mlfleet.load import gateway_metrics, processes
 from mlfleet.load.connections import Connections
 from mlfleet.load.processes import Process
-from mlfleet.load.roles import Effort, Key, Roles, key
+from mlfleet.load.roles import FLEET_ROLES, Effort, Key, Roles, key
 from mlfleet.runtime.folder import DataFolder, FleetFile
 
 FILE = "resources.jsonl"
@@ -141,6 +140,8 @@ class Weights:
         None if none is weighed, or any may not be: a part would look like a small whole.
         """
         keys = [key(process) for process in found]
+        if not keys:
+            return 0
         known = [weight for at in keys if (weight := self._of.get(at)) is not None]
         if not known or self._refused.intersection(keys):
             return None
@@ -199,13 +200,16 @@ class Watch:
         self._weights.step(roles)
         self._lines += 1
         is_told = self._lines % TELL_EVERY == 0
-        members: dict[str, list[Process]] = defaultdict(list)
+        # A role without a process keeps its CPU time, and was there before its first process.
+        members: dict[str, list[Process]] = {role: [] for role in self._effort.seconds}
+        if "fleet" in self._roles.trees.values():
+            members |= {role: [] for role in FLEET_ROLES}
         for process, role in roles.items():
             members[role].append(process)
         return {
             role: {
                 "count": len(found),
-                "cpu_s": round(self._effort.seconds[role], 3),
+                "cpu_s": round(self._effort.seconds.get(role, 0.0), 3),
                 "pss_bytes": self._weights.total(found) if is_told else None,
                 "fds": _descriptors(found),
             }
@@ -214,10 +218,10 @@ class Watch:
 
 
 def _descriptors(found: Iterable[Process]) -> int | None:
-    counts = Counter(processes.descriptors(process.pid) for process in found)
-    if not (known := [(count, times) for count, times in counts.items() if count is not None]):
-        return None
-    return sum(count * times for count, times in known)
+    """Return how many files a role has open, None if it may not be asked."""
+    counts = [processes.descriptors(process.pid) for process in found]
+    known = [count for count in counts if count is not None]
+    return sum(known) if known or not counts else None
 
 
 def main() -> None:

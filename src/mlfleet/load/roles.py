@@ -13,16 +13,9 @@ from collections.abc import Iterable, Mapping
 
 from mlfleet.load.processes import Process
 
-ROLES = (
-    "gateway",
-    "zygote",
-    "instance",
-    "Postgres",
-    "supervisor",
-    "stock",
-    "locust",
-    "sampler",
-)
+FLEET_ROLES = ("gateway", "zygote", "instance", "Postgres", "supervisor")
+CLIENT_ROLES = ("locust", "sampler")
+ROLES = (*FLEET_ROLES, "stock", *CLIENT_ROLES)
 """In the order in which people are shown them; `stock` is a `mlflow server` to compare with."""
 _ZYGOTE = "mlfleet.cell.zygote"
 _CHILD_ROLE = {"zygote": "instance", "gateway": "zygote"}
