@@ -192,6 +192,9 @@ def prepare_environment() -> None:
 
 def assemble(threads: Threads) -> ASGIApp:
     """Return MLflow's application as stock serves it, without tenant and store."""
+    from mlfleet.cell.rules import use_lazy_rules
+
+    use_lazy_rules()
     from mlflow.server import app as flask_app
 
     report_from_flask(flask_app)
