@@ -15,7 +15,7 @@ import pytest
 
 from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.catalogue.provision import Provisioner
-from mlfleet.cluster import reconcile
+from mlfleet.cluster import fleet, reconcile
 from mlfleet.cluster.api import (
     CONFIG_MAPS,
     KNATIVE_SERVICES,
@@ -328,3 +328,9 @@ def test_a_secret_of_an_earlier_tenant_or_of_somebody_else_is_not_taken_over(
     del shelf.objects[SECRETS, "reborn-mlflow"]
     worker.settle("reborn", "u1", {})
     assert token_opens(secret_of(shelf, "reborn"), worker.catalogue.tenant("reborn"))
+
+
+def test_tenants_for_a_cell_that_is_not_there_are_not_asked_for(shelf: Shelf) -> None:
+    with pytest.raises(UnknownCellError, match="there is no cell cell-9"):
+        fleet.create_tenants(shelf, ["asked-a", "asked-b"], {"cell": "cell-9"})
+    assert not [name for kind, name in shelf.objects if kind == TENANTS]

@@ -19,6 +19,8 @@ MAX_SCALE = "autoscaling.knative.dev/max-scale"
 TIER = "mlfleet.dev/tier"
 OWNED_BY_SERVER = ("serving.knative.dev/", "kubectl.kubernetes.io/")
 RESERVED_CONNECTIONS = 3
+FRONT_CONNECTIONS = 8
+"""Four of each pod of the front; there are two of them while one is replaced."""
 ROLLOUT_REPLICAS = 1
 """A new revision's first replica runs beside all of the old one's."""
 
@@ -91,12 +93,12 @@ def check_connections(cells: Sequence[Document], limit: int, catalogue_connectio
     """
     parts = {c["metadata"]["name"]: connections(c, catalogue_connections) for c in cells}
     operator = Budget.operator
-    needed = sum(parts.values()) + operator + RESERVED_CONNECTIONS
+    needed = sum(parts.values()) + operator + FRONT_CONNECTIONS + RESERVED_CONNECTIONS
     if needed > limit:
         arithmetic = " + ".join(f"{name} {count}" for name, count in parts.items())
         raise BudgetError(
-            f"too many connections: {arithmetic} + {operator} operator + {RESERVED_CONNECTIONS} "
-            f"reserved = {needed} of max_connections = {limit}; give the cells fewer awake tenants "
+            f"too many connections: {arithmetic} + {operator} operator + {FRONT_CONNECTIONS} front + "
+            f"{RESERVED_CONNECTIONS} reserved = {needed} of max_connections = {limit}; give the cells fewer awake tenants "
             f"(--max-awake) or replicas, or raise max_connections to {needed}"
         )
 

@@ -20,7 +20,7 @@ from mlfleet.cluster.api import (
     ConflictError,
     Document,
 )
-from mlfleet.cluster.reconcile import check_budget
+from mlfleet.cluster.reconcile import UnknownCellError, check_budget
 from mlfleet.errors import FleetError, UnknownTenantError
 
 WAIT_S = 120.0
@@ -43,10 +43,13 @@ def create_tenants(api: Api, names: Sequence[str], spec: Document) -> list[Creat
     One that exists is left as it is, and its token is not shown again.
 
     Raises:
-        InvalidNameError: one of the names is none; then nothing was asked for.
+        InvalidNameError, UnknownCellError: a name is none, or its cell is not there; then nothing
+            was asked for.
         FleetError: the operator refused one, or did not answer in time.
     """
     wanted = [tenant_name(name) for name in dict.fromkeys(names)]
+    if "cell" in spec and api.find(KNATIVE_SERVICES, cells.cell_name(spec["cell"])) is None:
+        raise UnknownCellError(spec["cell"])
     fresh = {name: _ask(api, name, spec) for name in wanted}
     deadline = time.monotonic() + WAIT_S
     return [_outcome(api, name, fresh[name], deadline) for name in wanted]
@@ -131,7 +134,7 @@ def move_tenant(api: Api, name: str, cell: str) -> str:
     """
     tenant(api, name)
     if api.find(KNATIVE_SERVICES, cells.cell_name(cell)) is None:
-        raise FleetError(f"no cell {cell}: `mlfleet --cluster cell add {cell}` makes it")
+        raise UnknownCellError(cell)
     api.patch(TENANTS, name, {"spec": {"cell": cell, "tier": "shared"}})
     return str(settled(api, name, time.monotonic() + WAIT_S)["url"])
 

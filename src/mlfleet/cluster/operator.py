@@ -45,6 +45,7 @@ async def begin(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=prefix)
     settings.posting.level = logging.WARNING
     settings.watching.server_timeout = 300
+    settings.watching.chunk_size = 500
     # Its one namespace and kind are known: following all of them is not this account's right.
     settings.scanning.disabled = True
     with contextlib.suppress(FleetError):  # Postgres may come up later; then they are read then

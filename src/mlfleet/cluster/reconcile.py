@@ -47,6 +47,12 @@ CELL_KEPT_S = 1.0
 class UnknownCellError(FleetError):
     """A tenant names a cell that is not there."""
 
+    def __init__(self, cell: str) -> None:
+        super().__init__(
+            f"there is no cell {cell}: `mlfleet --cluster cell list` shows all, "
+            f"`mlfleet --cluster cell add {cell}` makes it"
+        )
+
 
 class Reconciler:
     """Brings one tenant at a time to where its object wants it; may be shared by threads."""
@@ -136,10 +142,7 @@ class Reconciler:
             return found
         if tenants.tier(spec) == "dedicated":
             return self._make_cell(wanted, tenants.owner(name, uid))
-        raise UnknownCellError(
-            f"there is no cell {wanted}: `mlfleet --cluster cell list` shows all, "
-            f"`mlfleet --cluster cell add {wanted}` makes it"
-        )
+        raise UnknownCellError(wanted)
 
     def _make_cell(self, name: str, owner: Document) -> Document:
         first = self.api.get(KNATIVE_SERVICES, cells.FIRST)
