@@ -1,8 +1,9 @@
 """What was answered in each second: kept by the processes of a load run, read by its report.
 
-One line of `requests-<pid>.jsonl` per second, request name and warmth; a line of users per second
-and process. Lines of one second add up, whoever wrote them and in which order. Latencies count
-from the intended start, so a stalled server shows as slow answers and not as missing ones.
+One line of `requests-<process>.jsonl` per second, request name and warmth; one of users per second
+and process (named by its machine, too: pods of one run have the same pids). Lines of one second
+add up, whoever wrote them and in which order. Latencies count from the intended start, so a stalled
+server shows as slow answers and not as missing ones.
 """
 
 import contextlib
@@ -131,7 +132,7 @@ class Recorder:
         seconds = [second for second in self._users if until is None or second < until]
         for second in seconds:
             users, intended = self._users.pop(second)
-            lines.append({"t": second, "pid": os.getpid(), "users": users, "intended": intended})
+            lines.append({"t": second, "process": _process(), "users": users, "intended": intended})
         if not lines:
             return
         if self._folder is not None:
@@ -145,9 +146,13 @@ class Recorder:
     def _append(self, folder: Path, lines: list[Line]) -> None:
         if self._file is None:
             # Opened late, so that a process that forked after making the recorder has its own.
-            self._file = (folder / f"requests-{os.getpid()}.jsonl").open("a")
+            self._file = (folder / f"requests-{_process()}.jsonl").open("a")
         self._file.write("".join(json.dumps(line) + "\n" for line in lines))
         self._file.flush()
+
+
+def _process() -> str:
+    return f"{os.uname().nodename}-{os.getpid()}"
 
 
 @dataclasses.dataclass

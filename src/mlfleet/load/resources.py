@@ -97,13 +97,19 @@ class Sampler:
 
 def latest(folder: Path) -> dict[str, Any] | None:
     """Return the newest whole line of a run's resources, None before the first."""
-    with contextlib.suppress(FileNotFoundError, ValueError), (folder / FILE).open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-        lines = file.read().split(b"\n")
-        if len(lines) > 1 and lines[-2]:
-            line: dict[str, Any] = json.loads(lines[-2])
-            return line
-    return None
+    lines = recent(folder)
+    return lines[-1] if lines else None
+
+
+def recent(folder: Path) -> list[dict[str, Any]]:
+    """Return the newest whole lines of a run's resources, some seconds of them."""
+    with contextlib.suppress(FileNotFoundError), (folder / FILE).open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        start = max(0, end - _TAIL_BYTES)
+        file.seek(start)
+        lines = file.read().split(b"\n")[1 if start else 0 : -1]
+        return [json.loads(line) for line in lines]
+    return []
 
 
 class Weights:

@@ -82,7 +82,7 @@ def of_users(windows: Windows, lines: Iterable[Line]) -> dict[str, Values]:
     for line in lines:
         if (index := windows.index(line["t"])) is not None:
             # Of one process the most in a window; of several processes the sum.
-            users[index][line["pid"]] = max(users[index][line["pid"]], line["users"])
+            users[index][line["process"]] = max(users[index][line["process"]], line["users"])
             intended[index] += line["intended"]
     there = range(windows.count)
     return {
