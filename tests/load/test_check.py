@@ -104,7 +104,7 @@ FAULTS: dict[str, tuple[str, tuple[str, str, str, str]]] = {
         ("missing", "run", "", "every row"),
     ),
     "run-twice": (COPY_RUN.format(name="name"), ("unexplained", "run", "", "0 of 1 creates")),
-    "run-more": (COPY_RUN.format(name="'stranger'"), ("unexplained", "run", "", "")),
+    "run-more": (COPY_RUN.format(name="'stranger'"), ("unexplained", "run", "", "nobody asked")),
     "experiment-gone": (
         f"UPDATE experiments SET name = 'x' WHERE name LIKE '{LOAD}-%%'",
         ("missing", "experiment", "", ""),

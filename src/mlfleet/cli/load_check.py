@@ -11,6 +11,8 @@ from mlfleet.cli.options import data_option, json_option
 from mlfleet.cli.output import print_json, table
 
 SHOWN = 20
+FEW = 5
+"""Of what is no fault."""
 COUNTED = ("sent", "acknowledged", "found", "missing", "altered", "unexplained")
 
 
@@ -47,7 +49,7 @@ def text(document: dict[str, Any]) -> str:
         _head(document),
         _counts(document),
         _repeats(document),
-        "\n".join(document["remarks"][:SHOWN]),
+        _remarks(document["remarks"]),
         _findings(document),
         _verdict(document),
     ) if part)  # fmt: skip
@@ -78,9 +80,9 @@ def _repeats(document: dict[str, Any]) -> str:
     lines = [
         f"{sum(len(repeat['extra']) for repeat in repeats)} runs or versions that nobody was told"
         f" of; {document['unanswered_creates']} creates of runs had no answer:",
-        *map(_repeat, repeats[:SHOWN]),
+        *map(_repeat, repeats[:FEW]),
     ]
-    return "\n".join([*lines, *_more(len(repeats))])
+    return "\n".join([*lines, *_more(len(repeats), FEW)])
 
 
 def _repeat(repeat: dict[str, Any]) -> str:
@@ -97,11 +99,15 @@ def _findings(document: dict[str, Any]) -> str:
     if not rows:
         return ""
     found = table(["", "", "TENANT", "RUN", "ID", "KEY", ""], rows)
-    return "\n".join([found, *_more(document["findings_in_all"])])
+    return "\n".join([found, *_more(document["findings_in_all"], SHOWN)])
 
 
-def _more(number: int) -> list[str]:
-    return [f"… and {number - SHOWN} more: see check.json"] if number > SHOWN else []
+def _remarks(remarks: list[str]) -> str:
+    return "\n".join([*remarks[:FEW], *_more(len(remarks), FEW)])
+
+
+def _more(number: int, shown: int) -> list[str]:
+    return [f"… and {number - shown} more: see check.json"] if number > shown else []
 
 
 def _verdict(document: dict[str, Any]) -> str:

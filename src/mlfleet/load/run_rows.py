@@ -49,7 +49,9 @@ def _explain(account: Account, name: str, made: Makings, extra: list[str]) -> No
         account.repeats.append(
             Repeat("run", account.tenant, name, sorted(made.told), by_creates, made.unanswered)
         )
-    reason = f"{made.unanswered} of {made.sent} creates of that name had no answer"
+    reason = "nobody asked for a run of that name"
+    if made.sent:
+        reason = f"{made.unanswered} of {made.sent} creates of that name had no answer"
     for run_id in by_nothing:
         account.note("unexplained", "run", name, detail=reason, run_id=run_id)
 
