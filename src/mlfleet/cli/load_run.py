@@ -20,7 +20,7 @@ def run(options: tuple[str, ...]) -> None:
     locustfile = Path(mlfleet.load.swarm.__file__).with_name("locustfile.py")
     command = [sys.executable, "-m", "locust", "-f", str(locustfile)]
     if "--help" not in options and "-h" not in options:
-        command += ["--headless", "--only-summary"]
+        command += ["--headless", "--only-summary", "--one-screen", "--loglevel", "WARNING"]
     process = subprocess.Popen([*command, *options])
     while True:
         try:

@@ -1,5 +1,6 @@
 """After users stopped: wait for every process' ledger, then check the accounts and report."""
 
+import json
 import subprocess
 import sys
 import time
@@ -49,14 +50,30 @@ class Conclusion:
         self._document["ended_at"] = run_folder.moment(time.time())
         run_folder.write_run(self.folder, self._document)
         if self.may_check:
-            self._run("check", "--data", str(self._data))
-        self._run("report")
+            check = self._ask("check", "--data", str(self._data))
+            if check.returncode:
+                print(check.stdout + check.stderr, flush=True)
+        report = self._ask("report")
+        print(report.stdout + report.stderr, flush=True)
+        self.code = int(
+            (self.may_check and bool(check.returncode))
+            or bool(report.returncode)
+            or not limits_are_kept(self.folder)
+        )
 
-    def _run(self, command: str, *options: str) -> None:
+    def _ask(self, command: str, *options: str) -> "subprocess.CompletedProcess[str]":
         """Run a command of `mlfleet load` on this run, as a person can later."""
-        sys.stdout.flush()
-        done = subprocess.run([*_MLFLEET, "load", command, str(self.folder), *options])
-        self.code = self.code or int(done.returncode != 0)
+        arguments = [*_MLFLEET, "load", command, str(self.folder), *options]
+        return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def limits_are_kept(folder: Path) -> bool:
+    """Say whether the report found the limits of the run kept."""
+    try:
+        report = json.loads((folder / "report.json").read_text())
+    except FileNotFoundError:
+        return False
+    return all(limit["is_kept"] for limit in report["limits"])
 
 
 def ledgers_are_closed(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """What happens when Locust begins, when a run starts, when it stops, and when Locust ends."""
 
 import dataclasses
+import logging
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlfleet.load.trace import trace_of
 
 STOP_S = 20.0
 """For answers in flight when users stop; who only waits is stopped at once."""
+_WORKERS_S = 5.0
 _NOT_RUNNING = 4
 _FAILED = 1
 
@@ -41,6 +43,7 @@ def _init(environment: Any, **_: Any) -> None:
         boss = None if is_worker else Boss(environment)
     except FleetError as exc:
         print(f"mlfleet: {exc}", file=sys.stderr)
+        _dismiss_workers(environment)
         sys.exit(_NOT_RUNNING if isinstance(exc, NotRunningError) else _FAILED)
     # In this order: the boss prepares what the users of the same process begin with.
     if boss is not None:
@@ -49,6 +52,16 @@ def _init(environment: Any, **_: Any) -> None:
         Crew(environment).listen()
     if boss is not None:
         boss.listen_last()
+
+
+def _dismiss_workers(environment: Any) -> None:
+    """Tell the processes that Locust has forked to end; left alone they wait for a minute."""
+    runner, options = environment.runner, environment.parsed_options
+    if isinstance(runner, MasterRunner) and options.processes:
+        deadline = clock() + _WORKERS_S
+        while len(runner.clients.ready) < options.processes and clock() < deadline:
+            gevent.sleep(0.05)
+        runner.quit()
 
 
 class Boss:
@@ -63,6 +76,8 @@ class Boss:
         environment.host = environment.host or self.preparation.host
         environment.stop_timeout = environment.stop_timeout or STOP_S
         self._choose_users()
+        if options.one_screen:
+            logging.getLogger("locust.stats_logger").setLevel(logging.ERROR)
         if options.shape != "steady":
             options.spawn_rate = options.spawn_rate or max(100, (options.num_users or 1) // 2)
             environment.shape_class = PlannedShape(options)
@@ -97,10 +112,19 @@ class Boss:
             return
         self.options.order = dataclasses.asdict(order)
         folder = Path(order.folder)
+        self._announce(document, folder)
         sampler = self.preparation.sampler(folder, os.getpid())
         sampler.start()
         self.conclusion = Conclusion(folder, document, sampler, self.preparation.data)
         self.conclusion.may_check = self.options.may_check
+
+    def _announce(self, document: dict[str, Any], folder: Path) -> None:
+        print(
+            f"load run {document['run']}: {document['users']} users ({document['mix']}) on"
+            f" {document['tenants']} tenants of {document['host']}, shape {document['shape']};"
+            f" kept in {folder}",
+            file=sys.stderr,
+        )
 
     def _workers(self) -> int:
         runner = self.environment.runner

@@ -101,6 +101,11 @@ def add_options(parser: Any) -> None:
         help="Fail when a larger share of the tries (0 to 1) were answered 400 or more, or not.",
     )
     add(
+        "--one-screen",
+        action="store_true",
+        help="One line of progress and the verdict, without Locust's tables and log.",
+    )
+    add(
         "--no-check",
         dest="may_check",
         action="store_false",

@@ -150,7 +150,7 @@ class StockClient(LoadUser):
         self.until(intended)
         _sent.requests = 0
         value, status, problem = None, 200, ""
-        with self.ledger.claim(entry) as claim:
+        with self.asking(), self.ledger.claim(entry) as claim:
             try:
                 value = call()
             except MlflowException as exc:

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-import gevent  # type: ignore[import-untyped]
 from gevent.pool import Group  # type: ignore[import-untyped]
+from locust.exception import StopUser
 
 from mlfleet.load.shapes import STORM_PATIENCE_S
 from mlfleet.load.swarm.run_writer import RunWriter
@@ -78,14 +78,13 @@ class Sweep(LoadUser):
     def session(self) -> None:
         """Sweep once."""
         parent = RunWriter(self, self.experiment())
-        children = [
-            gevent.spawn(self._worker, parent, self.RUNS // self.WIDTH) for _ in range(self.WIDTH)
-        ]
-        group = Group(children)
+        self._workers = Group()
+        for _ in range(self.WIDTH):
+            self._workers.spawn(self._worker, parent, self.RUNS // self.WIDTH)
         try:
-            group.join()
+            self._workers.join()
         finally:
-            group.kill()
+            self._workers.kill()
         parent.finish()
 
     def _worker(self, parent: RunWriter, runs: int) -> None:
@@ -95,6 +94,10 @@ class Sweep(LoadUser):
                 self._short_run(parent, connection)
         except GaveUpError:
             pass
+        except StopUser:
+            # The last one that had an answer in flight: the others only wait.
+            if not self.asks:
+                self._workers.kill(block=False)
         finally:
             connection.close()
 

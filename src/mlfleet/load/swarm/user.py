@@ -1,8 +1,9 @@
 """What every user does: wait for its time, ask as a stock client asks, account for each try."""
 
+import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import gevent  # type: ignore[import-untyped]
@@ -50,6 +51,10 @@ class LoadUser(FastHttpUser):
     think_s: ClassVar[float | None] = None
     """Its own think time; None: the run's."""
     connection: Connection | None = None
+    asks = 0
+    """Requests in flight: a sweep has several."""
+    leaves = False
+    """Locust stops this user: it asks no more, whatever its clock says meanwhile."""
 
     def on_start(self) -> None:
         """Take a number, a tenant and a pace."""
@@ -75,6 +80,12 @@ class LoadUser(FastHttpUser):
         if self.connection is not None:
             self.connection.close()
         self.connection = Connection(self.server)
+
+    def stop(self, force: bool = False) -> bool:
+        """Leave, after the answers in flight unless forced."""
+        self.leaves = True
+        stopped: bool = super().stop(force)
+        return stopped
 
     @task
     def one_session(self) -> None:
@@ -164,12 +175,13 @@ class LoadUser(FastHttpUser):
         entry: Entry | None,
         made: Made | None,
     ) -> Answer:
-        if entry is None:
-            answer = connection.ask(method, path, payload, headers)
-        else:
-            with self.run_of_load.ledger.claim(entry) as claim:
+        with self.asking():
+            if entry is None:
                 answer = connection.ask(method, path, payload, headers)
-                claim.settle(answer.status, made(answer) if made and answer.ok else None)
+            else:
+                with self.run_of_load.ledger.claim(entry) as claim:
+                    answer = connection.ask(method, path, payload, headers)
+                    claim.settle(answer.status, made(answer) if made and answer.ok else None)
         now = clock()
         self.record(name, method, answer, now - intended, now, intended)
         return answer
@@ -197,18 +209,31 @@ class LoadUser(FastHttpUser):
 
     def until(self, moment: float) -> None:
         """Wait for a moment; one that is past already makes what follows late, not forgotten."""
-        if self._state == LOCUST_STATE_STOPPING:
-            raise StopUser
-        wait_s = moment - clock()
-        if wait_s > 0:
+        if (wait_s := moment - clock()) > 0 and not self.leaves:
             self.sleep(wait_s)
+        if self.leaves:
+            raise StopUser
         self.run_of_load.intended += 1
 
     def sleep(self, seconds: float) -> None:
-        """Wait; Locust may stop a user that waits at once, one that asks gets its answer first."""
-        self._state = LOCUST_STATE_WAITING
+        """Wait; Locust stops a user that only waits at once."""
+        self._tell_locust()
         gevent.sleep(seconds)
-        self._state = LOCUST_STATE_RUNNING
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let an answer in flight come in before Locust stops the user."""
+        self.asks += 1
+        self._tell_locust()
+        try:
+            yield
+        finally:
+            self.asks -= 1
+            self._tell_locust()
+
+    def _tell_locust(self) -> None:
+        if self._state != LOCUST_STATE_STOPPING:
+            self._state = LOCUST_STATE_RUNNING if self.asks else LOCUST_STATE_WAITING
 
     # What sessions share
 
