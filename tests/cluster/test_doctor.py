@@ -167,6 +167,20 @@ def test_a_pod_that_is_not_ready_says_why(
     assert problems(documents, tmp_path) == [f"pod: {name} is not ready: {sentence}"]
 
 
+def test_a_jobs_pod_that_runs_is_not_done_and_says_what_it_waits_for(tmp_path: Path) -> None:
+    one = pod("prepare-x", "prepare")
+    one["metadata"]["ownerReferences"] = [{"kind": "Job"}]
+    one["status"]["conditions"] = ready(True)
+    one["status"]["containerStatuses"][0]["ready"] = True
+    documents = healthy()
+    documents[f"{NAMESPACE}/pods"] = [one]
+    documents[f"{NAMESPACE}/pods/prepare-x/log"] = "waiting: Postgres: refused\n"
+    said = "pod: prepare-x is not ready: prepare: waiting: Postgres: refused"
+    assert problems(documents, tmp_path) == [said]
+    one["status"]["phase"] = "Succeeded"
+    assert problems(documents, tmp_path) == []
+
+
 def test_the_queue_proxys_failing_probe_is_the_cells_own() -> None:
     one = pod("cell-0-x", "queue-proxy")
     cell = {"name": "cell", "ready": True, "state": {"running": {}}}

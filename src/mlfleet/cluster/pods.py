@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from mlfleet.cluster.api import PODS, Api, ClusterError, Document
 from mlfleet.cluster.cells import CONTAINER
 
-NAMES = ("cell", "database-prepare", "operator", "pgbouncer", "postgres")
+NAMES = ("cell", "database-prepare", "front", "operator", "pgbouncer", "postgres")
 QUEUE_PROXY = "queue-proxy"
 STARTING_S = 60.0
 """A pod younger than this is starting; that is no problem yet."""
@@ -26,10 +26,10 @@ def ours(api: Api) -> list[Document]:
 
 
 def is_well(pod: Document) -> bool:
-    """Return whether a pod serves, or has done its work."""
+    """Return whether a pod serves, or has done its work: a Job's is ready from its first moment."""
     if pod["status"].get("phase") == "Succeeded":
         return True
-    return any(
+    return not _is_of_job(pod) and any(
         condition["type"] == "Ready" and condition["status"] == "True"
         for condition in pod["status"].get("conditions", [])
     )
@@ -77,11 +77,15 @@ def _unready(pod: Document) -> Iterator[Document]:
         if not (ended and ended["exitCode"] == 0):
             yield status
     statuses = {one["name"]: one for one in pod["status"].get("containerStatuses", [])}
-    unready = [name for name, one in statuses.items() if not one["ready"]]
+    unready = [name for name, one in statuses.items() if not one["ready"] or _is_of_job(pod)]
     if QUEUE_PROXY in unready:
         # Knative moves a container's readiness probe there; who is not ready is the cell.
         unready = [CONTAINER, *(name for name in unready if name not in (CONTAINER, QUEUE_PROXY))]
     yield from (statuses[name] for name in unready if name in statuses)
+
+
+def _is_of_job(pod: Document) -> bool:
+    return any(one["kind"] == "Job" for one in pod["metadata"].get("ownerReferences", []))
 
 
 def _container_reason(api: Api, pod: str, status: Document) -> str:
