@@ -63,7 +63,7 @@ def test_a_name_that_kubernetes_would_refuse_is_refused_with_the_rule(name: str)
 @given(st.integers(1, 300), st.integers(1, 20), st.integers(1, 30))
 def test_cells_fit_exactly_up_to_the_limit(awake: int, replicas: int, catalogue: int) -> None:
     cell = cells.derived(first(), "cell-1", max_awake=awake, max_replicas=replicas)
-    needed = (replicas + 1) * (awake + catalogue) + 3 + 3
+    needed = (replicas + 1) * (awake + catalogue) + 3 + 8 + 3
     cells.check_connections([cell], needed, catalogue)
     with pytest.raises(BudgetError, match=f"raise max_connections to {needed}"):
         cells.check_connections([cell], needed - 1, catalogue)

@@ -60,7 +60,7 @@ class Gateway:
     def __init__(
         self,
         tenants: Tenants,
-        instances: Instances,
+        instances: Instances | None,
         entrance: Entrance,
         sessions: Sessions,
         limits: Limits,
@@ -70,7 +70,7 @@ class Gateway:
     ) -> None:
         self._tenants = tenants
         self._instances = instances
-        self._delivery = Delivery(instances, limits, metrics)
+        self._delivery = Delivery(instances, limits, metrics) if instances is not None else None
         self._neighbours = neighbours
         self._entrance = entrance
         self._sessions = sessions
@@ -79,15 +79,17 @@ class Gateway:
         self._request_log = request_log
         self._answered_by = f"{handover.ANSWERED_BY}: {entrance.cell}\r\n".encode()
         self._breakers: dict[str, Breaker] = {}
+        self._is_draining = False
         self.not_ready = "starting"
         """Why /readyz says no; empty when it says yes."""
 
     def drain(self) -> None:
         """Say that this gateway is going, and end each connection after its answer."""
         self.not_ready = "draining"
-        self._delivery.is_draining = True
-        if self._neighbours is not None:
-            self._neighbours.is_draining = True
+        self._is_draining = True
+        for way in (self._delivery, self._neighbours):
+            if way is not None:
+                way.is_draining = True
 
     async def handle(self, incoming: Incoming) -> None:
         """Answer one request."""
@@ -144,7 +146,7 @@ class Gateway:
             return
         if answer.close or not incoming.body.is_eof():
             incoming.close = True
-        close = incoming.close or self._delivery.is_draining
+        close = incoming.close or self._is_draining
         if record.handed_over_by:
             answer = answer.with_header(handover.ANSWERED_BY, self._entrance.cell)
         data = answer.encode(with_body=incoming.message.method != "HEAD", close=close)
@@ -208,23 +210,29 @@ class Gateway:
         Raises:
             NoCapacityError: it was handed over to this cell, and the tenant does not live here.
         """
-        route, record = request.route, request.record
-        if cell := self._elsewhere(known):
-            if not record.handed_over_by:
-                self._instances.begin_sleep(route.tenant)
-                assert self._neighbours is not None
-                await self._neighbours.deliver(request, cell)
-                return None
+        cell = self._elsewhere(known)
+        if cell and request.record.handed_over_by:
             # The other cell may have heard of the move before this one.
-            if self._elsewhere(await self._tenants.newest(known)):
+            cell = self._elsewhere(await self._tenants.newest(known))
+            if cell:
                 raise NoCapacityError(
-                    f"Tenant {route.tenant!r} is moving and does not live in cell "
+                    f"Tenant {request.route.tenant!r} is moving and does not live in cell "
                     f"{self._entrance.cell!r} any more; try again"
                 )
+        if cell and self._neighbours is not None:
+            if self._instances is not None:
+                self._instances.begin_sleep(request.route.tenant)
+            await self._neighbours.deliver(request, cell)
+            return None
+        return await self._deliver_here(request)
+
+    async def _deliver_here(self, request: Request) -> Answer | None:
+        assert self._delivery is not None, "the front has no tenants of its own"
+        tenant, record = request.route.tenant, request.record
         if self._is_navigation(request.incoming):
-            reason = await self._delivery.is_slow(route.tenant, record)
+            reason = await self._delivery.is_slow(tenant, record)
             if reason:
-                return browser.waiting_page(route.tenant, reason)
+                return browser.waiting_page(tenant, reason)
         if record.handed_over_by:
             request.added = self._answered_by
         await self._delivery.deliver(request)

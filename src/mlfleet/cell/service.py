@@ -8,23 +8,14 @@ import asyncio
 import contextlib
 import functools
 import logging
-import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 
 from mlfleet.catalogue.models import Tenant
 from mlfleet.cell import admin
-from mlfleet.cell.access import Sessions
-from mlfleet.cell.delivery import Limits
-from mlfleet.cell.entrance import Entrance
-from mlfleet.cell.gateway import Gateway
+from mlfleet.cell.door import Door
 from mlfleet.cell.metrics import Metrics
-from mlfleet.cell.neighbours import Addresses, Neighbours
-from mlfleet.cell.outside import Ingress
-from mlfleet.cell.request_log import RequestLog
-from mlfleet.cell.routing import Hosts
-from mlfleet.cell.server import Server
 from mlfleet.cell.tenants import Catalogue, Known, Tenants
 from mlfleet.cell.wakes import Wakes
 from mlfleet.cell.waking import Birth, Instances, WakeSettings
@@ -34,9 +25,6 @@ from mlfleet.settings import Settings
 
 log = logging.getLogger(__name__)
 
-BACKLOG = 4096
-ACCEPT_GRACE_S = 0.1
-"""Between "not ready" and the closed listener, so that what the kernel accepted is taken."""
 LAST_GRACE_S = 2.0
 """For instances to end, and for cancelled work, after everything else."""
 
@@ -61,26 +49,8 @@ class Service:
         self.wakes = Wakes(functools.partial(self.tenants.call, catalogue.note_wakes))
         self.instances.on_wake = self.wakes.add
         self._provide = provide
-        self.request_log = RequestLog() if settings.log_requests else None
-        limits = Limits(
-            hold_s=settings.hold_s,
-            queue=settings.queue,
-            max_body_bytes=settings.max_body_bytes,
-            client_idle_s=settings.client_idle_s,
-        )
-        self.neighbours = _neighbours(settings, key.handover_key, limits, metrics)
-        hosts = Hosts(settings.public_hosts)
-        ingress = Ingress(settings.trusted_proxies, settings.inner_hops)
-        self.gateway = Gateway(
-            self.tenants,
-            self.instances,
-            Entrance(settings.cell, hosts, settings.public_scheme, ingress, key.handover_key),
-            Sessions(key.session_key, settings.session_s),
-            limits,
-            metrics,
-            self.neighbours,
-            self.request_log,
-        )
+        self.door = Door(settings, key, self.tenants, self.instances, metrics)
+        self.gateway = self.door.gateway
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -93,22 +63,11 @@ class Service:
         Raises:
             OSError: the address is taken.
         """
-        _raise_open_files()
         api = admin.Admin(self.settings.cell, self.gateway, self.tenants, self.instances)
         async with contextlib.AsyncExitStack() as stack:
-            server = Server(
-                self.gateway.handle,
-                head_s=self.settings.head_s,
-                keep_alive_s=self.settings.keep_alive_s,
-                on_bad_request=self.metrics.refused.inc,
-            )
-            listener = await asyncio.get_running_loop().create_server(
-                server, self.settings.host, self.settings.port, backlog=BACKLOG
-            )
-            log.info("listening", extra={"host": self.settings.host, "port": self.settings.port})
+            stack.callback(self.door.close)
+            await self.door.open()
             stack.callback(self.tenants.close)
-            if self.neighbours is not None:
-                stack.callback(self.neighbours.close)
             await stack.enter_async_context(
                 _running(
                     self.zygote.run(),
@@ -120,9 +79,7 @@ class Service:
             )
             await stack.enter_async_context(admin.serving(api.application(), self.admin_socket))
             await self._stopping.wait()
-            await self._drain(server, listener)
-        if self.request_log is not None:
-            self.request_log.flush()
+            await self._drain()
 
     @property
     def admin_socket(self) -> Path:
@@ -138,20 +95,10 @@ class Service:
             self.gateway.not_ready = ""
             log.info("ready")
 
-    async def _drain(self, server: Server, listener: asyncio.Server) -> None:
+    async def _drain(self) -> None:
         deadline = time.monotonic() + self.settings.drain_s
         log.info("draining", extra={"drain_s": self.settings.drain_s})
-        self.gateway.drain()
-        server.is_draining = True
-        await asyncio.sleep(ACCEPT_GRACE_S)
-        listener.close()
-        left = server.close_idle()
-        while left and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-            left = server.close_idle()
-        if left:
-            log.warning("drain_cut_off", extra={"connections": left})
-        await server.shutdown(0.1)
+        left = await self.door.drain(deadline)
         await self.instances.close(max(LAST_GRACE_S, deadline - time.monotonic()))
         await self.wakes.close()
         log.info("drained", extra={"cut_off": left})
@@ -173,7 +120,7 @@ class Service:
             self.instances.refresh(name, identity, tenant.quota.memory_bytes)
 
     def _has_moved(self, known: Known) -> bool:
-        return self.neighbours is not None and known.tenant.cell != self.settings.cell
+        return self.door.neighbours is not None and known.tenant.cell != self.settings.cell
 
 
 @contextlib.asynccontextmanager
@@ -186,14 +133,6 @@ async def _running(*work: Coroutine[None, None, None]) -> AsyncIterator[None]:
             task.cancel()
 
 
-def _neighbours(
-    settings: Settings, key: str, limits: Limits, metrics: Metrics
-) -> Neighbours | None:
-    if settings.cell_address is None:
-        return None
-    return Neighbours(settings.cell, Addresses(settings.cell_address), key, limits, metrics)
-
-
 def _wake_settings(settings: Settings) -> WakeSettings:
     return WakeSettings(
         idle_s=settings.idle_s,
@@ -202,10 +141,3 @@ def _wake_settings(settings: Settings) -> WakeSettings:
         drain_s=settings.drain_s,
         memory_poll_s=settings.memory_poll_s,
     )
-
-
-def _raise_open_files() -> None:
-    """Allow as many open files as this user may: each client and each instance takes some."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
