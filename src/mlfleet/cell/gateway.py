@@ -21,10 +21,10 @@ from mlfleet.cell.answers import Answer, BadRequestError
 from mlfleet.cell.breaker import Breaker
 from mlfleet.cell.delivery import Delivery, Limits, Request
 from mlfleet.cell.entrance import Arrival, Entrance
-from mlfleet.cell.forward import Body
 from mlfleet.cell.metrics import Metrics
 from mlfleet.cell.neighbours import Neighbours
 from mlfleet.cell.outside import Outside
+from mlfleet.cell.own_pages import OwnPages
 from mlfleet.cell.request_log import Record, RequestLog
 from mlfleet.cell.routing import Route
 from mlfleet.cell.server import Incoming
@@ -74,6 +74,7 @@ class Gateway:
         self._neighbours = neighbours
         self._entrance = entrance
         self._sessions = sessions
+        self._pages = OwnPages(tenants, sessions, metrics, limits.client_idle_s)
         self._limits = limits
         self._metrics = metrics
         self._request_log = request_log
@@ -174,7 +175,7 @@ class Gateway:
         if not route.tenant:
             # A line for each probe would bury the rest.
             record.is_probe = True
-            return self._own_page(incoming, outside, route)
+            return self._pages.of_fleet(incoming, outside, route, self.not_ready)
         known = self._tenants.get(route.tenant) or await self._tenants.find(route.tenant)
         self._check_state(known)
         if not route.path.startswith("/"):
@@ -186,7 +187,7 @@ class Gateway:
             same_origin = ("x-frame-options", "SAMEORIGIN")
             return Answer(200, b"OK", _HEALTH_TYPES[incoming.message.method], (same_origin,))
         if route.own_host and path.startswith(routing.OWN_PREFIX):
-            return await self._session_page(incoming, outside, route, known)
+            return await self._pages.of_session(incoming, outside, route, known)
         try:
             caller = await self._identify(incoming, route, known)
         except UnauthorizedError:
@@ -253,21 +254,6 @@ class Gateway:
         breaker.concurrency = concurrency
         return breaker
 
-    def _own_page(self, incoming: Incoming, outside: Outside, route: Route) -> Answer:
-        path = route.path.partition("?")[0]
-        if incoming.message.method not in ("GET", "HEAD"):
-            return answers.error(405, "Only GET and HEAD are answered here", ("allow", "GET, HEAD"))
-        if path == "/metrics":
-            self._metrics.show_tenants(self._tenants.states)
-            body = self._metrics.render()
-            return Answer(200, body, "text/plain; version=0.0.4; charset=utf-8")
-        if path == "/readyz" and self.not_ready:
-            # 503 is for the probe that asked; no client of a tenant ever gets it.
-            return answers.text(503, self.not_ready + "\n")
-        if path in routing.PROBES:
-            return answers.text(200, "ok\n")
-        return browser.front_page(outside.scheme, outside.host)
-
     def _check_state(self, known: Known) -> None:
         name, state = known.tenant.name, known.tenant.state
         if state == "deleting":
@@ -319,41 +305,6 @@ class Gateway:
         limit = self._limits.max_body_bytes
         if limit and length is not None and int(length) > limit:
             raise QuotaError(f"A body of {length} bytes is more than the {limit} allowed here")
-
-    async def _session_page(
-        self, incoming: Incoming, outside: Outside, route: Route, known: Known
-    ) -> Answer:
-        path, method = route.path.partition("?")[0], incoming.message.method
-        is_secure = outside.scheme == "https"
-        if path == browser.LOGIN and method in ("GET", "HEAD"):
-            return browser.login_page(route.tenant, browser.login_target(route.path))
-        if path == browser.LOGOUT and method in ("GET", "HEAD"):
-            return browser.logout_page(route.tenant)
-        if path not in (browser.LOGIN, browser.LOGOUT):
-            return answers.error(404, f"No page {path[:100]!r} here")
-        headers = incoming.message.headers
-        access.check_origin(method, headers.get("Origin"), outside.host, by_cookie=False)
-        if method == "POST" and path == browser.LOGOUT:
-            return browser.log_out(is_secure=is_secure)
-        if method != "POST":
-            return answers.error(405, "This page takes POST", ("allow", "POST"))
-        body = Body(incoming, self._limits.client_idle_s)
-        if body.length is None or body.length > browser.FORM_BYTES:
-            raise BadRequestError("A login form is a few hundred bytes long", status=413)
-        await body.read_small()
-        form = browser.read_form(body.whole or b"")
-        if digest(form.token) not in known.tokens:
-            # It may be younger than the cache.
-            known = await self._tenants.newest(known)
-        return browser.log_in(
-            form,
-            route.tenant,
-            known.tenant.id,
-            known.tokens,
-            self._sessions,
-            datetime.now(UTC),
-            is_secure=is_secure,
-        )
 
     def _is_navigation(self, incoming: Incoming) -> bool:
         headers = incoming.message.headers
