@@ -1,32 +1,35 @@
 """Decide how much load a server carries while its p99 stays within a bound, and who carries more.
 
 Pure: what was measured comes in, the next rate to try or a verdict goes out. Users who think do not
-fill a quick server, so both sides are offered ever more until the same bound is passed; what is
-compared is the highest rate that each still answered within it.
+fill a quick server, so each side is given ever more of the same users until the same bound is
+passed; what is compared is the highest rate that each still answered within it.
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
 
 GROWTH = 1.6
-"""From one rate to the next, until a bound is passed."""
+"""From one number of users to the next, until a bound is passed."""
 EXACT = 1.15
-"""Ratio of the lowest rate that was too much to the highest that was not: then it is known."""
-LEAST_RATE, MOST_RATE = 2.0, 20_000.0
+"""Ratio of the fewest users that were too many to the most that were not: then it is known."""
+LEAST_USERS, MOST_USERS = 2, 20_000
 KEPT_UP = 0.9
-"""Share of the offered rate that must be answered: less, and the queue grows."""
+"""Share of what users meant to send that must be answered: less, and the queue grows."""
 MOST_ERRORS = 0.01
-"""Share of answers that a borne rate may have lost: stock fails now and then at any rate, and would
+"""Share of answers that may be lost: stock fails now and then at any rate, and would
 otherwise seem to carry nothing. The verdict forgives a fleet none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One rate that was offered to a server for a while, and what came back."""
+    """A number of users at a server for a while, and what came back."""
 
+    users: int
     offered_per_s: float
+    """What they meant to send."""
     answered_per_s: float
     p50_s: float
     p99_s: float
@@ -43,35 +46,32 @@ class Probe:
         return kept_up and is_sound and self.p99_s <= p99_s
 
 
-def next_rate(probes: Sequence[Probe], first: float, p99_s: float) -> float | None:
-    """Return the rate to offer next, None when the highest bearable one is known.
+def next_users(probes: Sequence[Probe], first: int, p99_s: float) -> int | None:
+    """Return how many users to try next, None when the most that are bearable are known.
 
     Args:
         probes: what was tried, in any order.
-        first: the rate to begin with.
+        first: the number to begin with.
         p99_s: the bound.
     """
     if not probes:
         return first
-    borne = [probe.offered_per_s for probe in probes if probe.is_within(p99_s)]
-    failed = [probe.offered_per_s for probe in probes if not probe.is_within(p99_s)]
-    if not failed:
-        rate = max(borne) * GROWTH
-        return rate if rate <= MOST_RATE else None
-    if not borne:
-        rate = min(failed) / GROWTH
-        return rate if rate >= LEAST_RATE else None
-    # One bad moment may have failed a rate below one that was borne: the higher one counts.
-    above = [rate for rate in failed if rate > max(borne)]
-    if not above:
-        return max(borne) * GROWTH
-    if min(above) <= max(borne) * EXACT:
-        return None
-    return float((max(borne) * min(above)) ** 0.5)
+    borne = max((probe.users for probe in probes if probe.is_within(p99_s)), default=None)
+    failed = [probe.users for probe in probes if not probe.is_within(p99_s)]
+    if borne is None:
+        users = math.floor(min(failed) / GROWTH)
+        return users if users >= LEAST_USERS else None
+    # One bad moment may have failed fewer users than were borne: the higher number counts.
+    above = min((users for users in failed if users > borne), default=None)
+    if above is None:
+        users = math.ceil(borne * GROWTH)
+        return users if users <= MOST_USERS else None
+    middle = round(math.sqrt(borne * above))
+    return None if above <= borne * EXACT or middle in (borne, above) else middle
 
 
 def best(probes: Sequence[Probe], p99_s: float) -> Probe | None:
-    """Return the probe of the highest rate that was borne, none if not one was."""
+    """Return the probe with the highest rate that was borne, none if not one was."""
     borne = [probe for probe in probes if probe.is_within(p99_s)]
     return max(borne, key=lambda probe: probe.answered_per_s, default=None)
 
@@ -98,9 +98,8 @@ class Side:
 
     def median(self, field: str) -> float:
         """Return the median over the turns of a field of theirs, or of one of their figures."""
-        return statistics.median(
-            [getattr(turn, field, turn.figures.get(field, 0.0)) for turn in self.turns]
-        )
+        values = [getattr(turn, field, turn.figures.get(field, 0.0)) for turn in self.turns]
+        return float(statistics.median(values))
 
 
 def ratio(sides: Sequence[Side]) -> float:
@@ -130,7 +129,7 @@ def rows(sides: Sequence[Side]) -> list[list[str]]:
 
 def _row(side: Side) -> list[str]:
     if not side.turns:
-        return [side.name, "no rate was borne", *[""] * (len(HEADER) - 2)]
+        return [side.name, "no user was borne", *[""] * (len(HEADER) - 2)]
     return [
         side.name,
         f"{side.rate:.0f}",
