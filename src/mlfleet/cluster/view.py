@@ -46,12 +46,13 @@ class View:
     def changes(self) -> dict[str, dict[str, Any]]:
         """Return what is to be written: where rows and what objects show have parted."""
         with self._lock:
-            names, self._changed = self._catalogue.changed_since(self._changed)
+            names, cursor = self._catalogue.changed_since(self._changed)
             found: dict[str, dict[str, Any]] = {
                 name: {"state": state} for name, state in self._catalogue.states(names).items()
             }
             for name in self._read_wakes():
                 found.setdefault(name, {})["lastWake"] = self._wakes[name]
+            self._changed = cursor  # only now: what failed above is asked again
             for name, now in found.items():
                 if change := different(now, self._shown.get(name, {})):
                     self._due.setdefault(name, {}).update(change)
