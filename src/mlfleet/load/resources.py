@@ -241,7 +241,7 @@ def main() -> None:
             file.flush()
             # A line that took too long is not made up for: times are in the lines.
             due = max(due + EVERY_S, time.monotonic())
-            if select.select([sys.stdin], [], [], due - time.monotonic())[0]:
+            if select.select([sys.stdin], [], [], max(0.0, due - time.monotonic()))[0]:
                 return
 
 
