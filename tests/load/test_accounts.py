@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlfleet.load import facts
@@ -26,6 +26,7 @@ from mlfleet.load.ledger import Line
 from mlfleet.load.promises import NAME_TAG, PARENT_TAG, outcome, promises
 
 KEYS = ("loss", "accuracy", "lr")
+unhurried = settings(deadline=None)
 
 
 @dataclasses.dataclass
@@ -128,6 +129,7 @@ def acknowledged(world: World) -> list[tuple[str, str, int]]:
     )
 
 
+@unhurried
 @given(world=worlds())
 def test_a_tenant_that_keeps_what_it_acknowledges_is_good(world):
     account = world.account()
@@ -138,6 +140,7 @@ def test_a_tenant_that_keeps_what_it_acknowledges_is_good(world):
     assert metric.missing == metric.altered == metric.unexplained == 0
 
 
+@unhurried
 @given(world=worlds(), data=st.data())
 def test_a_metric_that_is_gone_is_named(world, data):
     if not (rows := acknowledged(world)):
@@ -151,6 +154,7 @@ def test_a_metric_that_is_gone_is_named(world, data):
     assert account.counts["metric"].missing == 1
 
 
+@unhurried
 @given(
     world=worlds(),
     data=st.data(),
@@ -169,6 +173,7 @@ def test_a_metric_that_is_altered_is_named(world, data, change):
     assert (finding.run_id, finding.key, finding.detail) == (*place[:2], f"step {place[2]}")
 
 
+@unhurried
 @given(world=worlds(), key=st.sampled_from([*KEYS, "other"]), step=st.integers(30, 40))
 def test_a_metric_that_nobody_sent_is_named(world, key, step):
     world.found.metrics = [*world.found.metrics, ("r01", key, step, 1, 1.0)]
@@ -177,6 +182,7 @@ def test_a_metric_that_nobody_sent_is_named(world, key, step):
     assert (finding.run_id, finding.key, finding.detail) == ("r01", key, f"step {step}")
 
 
+@unhurried
 @given(world=worlds(), data=st.data())
 def test_a_second_row_at_a_step_is_unexplained(world, data):
     if not world.rows:
@@ -187,6 +193,7 @@ def test_a_second_row_at_a_step_is_unexplained(world, data):
     assert (finding.problem, finding.key, finding.detail) == ("unexplained", key, f"step {step}")
 
 
+@unhurried
 @given(world=worlds(), data=st.data())
 def test_a_newest_row_that_is_not_the_newest_is_named(world, data):
     if not world.found.latest:
@@ -197,6 +204,7 @@ def test_a_newest_row_that_is_not_the_newest_is_named(world, data):
     assert world.problems() == [("altered", "latest metric", *key)]
 
 
+@unhurried
 @given(world=worlds(), data=st.data())
 def test_params_and_tags_that_are_gone_or_altered_are_named(world, data):
     promised = promises(world.lines)
@@ -220,6 +228,7 @@ def test_params_and_tags_that_are_gone_or_altered_are_named(world, data):
         assert world.problems() == [("altered", kind, *key)]
 
 
+@unhurried
 @given(world=worlds(), data=st.data())
 def test_a_run_that_is_gone_is_one_finding_and_its_rows_are_counted(world, data):
     told = sorted({line.made for line in world.lines if line.made})
@@ -235,6 +244,7 @@ def test_a_run_that_is_gone_is_one_finding_and_its_rows_are_counted(world, data)
     assert account.counts["metric"].missing == len(set(rows))
 
 
+@unhurried
 @given(world=worlds(), extra=st.integers(1, 3), unanswered=st.integers(0, 3))
 def test_a_create_without_an_answer_explains_one_run_and_no_more(world, extra, unanswered):
     name = world.name("r01")
