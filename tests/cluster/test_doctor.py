@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from mlfleet.cluster import checks, pods
+from mlfleet.cluster.api import Api
 
 from .shelf_server import Documents, serving
 from .test_cells import first
@@ -78,14 +79,27 @@ def run(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def problems(documents: Documents, folder: Path) -> list[str]:
     """Return what doctor calls a problem, each as "check: message"."""
-    with serving(documents, folder) as config:
-        said = run(config, "doctor", "--json")
-    assert said.stderr == ""
-    found = json.loads(said.stdout)["findings"]
-    bad = [f"{one['check']}: {one['message']}" for one in found if one["verdict"] == "problem"]
-    assert said.returncode == bool(bad)
+    with serving(documents, folder) as config, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+        found = list(checks.examine(Api()))
+    bad = [f"{one.check}: {one.message}" for one in found if one.verdict == "problem"]
     assert not [text for text in bad if "\n" in text]
     return bad
+
+
+def test_the_command_shows_what_was_found_and_fails_if_something_is_missing(
+    tmp_path: Path,
+) -> None:
+    documents = healthy()
+    with serving(documents, tmp_path) as config:
+        fine = run(config, "doctor", "--json")
+        assert (fine.returncode, fine.stderr) == (0, "")
+        assert json.loads(fine.stdout)["problems"] == 0
+        del documents[f"{NAMESPACE}/secrets/mlfleet-fleet"]
+        missing = run(config, "doctor")
+    assert (missing.returncode, missing.stderr) == (1, "")
+    assert "problem  secrets    no Secret mlfleet-fleet" in missing.stdout
+    assert missing.stdout.endswith("\n1 problem\n")
 
 
 def test_a_healthy_fleet_has_no_problem(tmp_path: Path) -> None:
@@ -165,6 +179,17 @@ def test_a_pod_that_is_not_ready_says_why(
     if log is not None:
         documents[f"{NAMESPACE}/pods/{name}/log"] = "\n".join(log) + "\n"
     assert problems(documents, tmp_path) == [f"pod: {name} is not ready: {sentence}"]
+
+
+def test_pods_that_go_or_were_evicted_are_not_asked(tmp_path: Path) -> None:
+    going, evicted = pod("cell-0-x", "cell"), pod("cell-0-y", "cell")
+    going["metadata"]["deletionTimestamp"] = "2030-01-01T00:00:00Z"
+    evicted["status"]["phase"] = "Failed"
+    documents = healthy()
+    documents[f"{NAMESPACE}/pods"] = [going, evicted]
+    assert problems(documents, tmp_path) == []
+    evicted["metadata"]["ownerReferences"] = [{"kind": "Job"}]
+    assert problems(documents, tmp_path) != []
 
 
 def test_a_jobs_pod_that_runs_is_not_done_and_says_what_it_waits_for(tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ MOST_CHARACTERS = 400
 
 
 def ours(api: Api) -> list[Document]:
-    """Return the fleet's pods, without those on their way out."""
+    """Return the fleet's pods, without those on their way out and those that were evicted."""
     found = api.list(PODS, labels=f"app.kubernetes.io/name in ({','.join(NAMES)})")
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    return [pod for pod in found if not _is_past(pod)]
 
 
 def is_well(pod: Document) -> bool:
@@ -82,6 +82,12 @@ def _unready(pod: Document) -> Iterator[Document]:
         # Knative moves a container's readiness probe there; who is not ready is the cell.
         unready = [CONTAINER, *(name for name in unready if name not in (CONTAINER, QUEUE_PROXY))]
     yield from (statuses[name] for name in unready if name in statuses)
+
+
+def _is_past(pod: Document) -> bool:
+    """Return whether another pod stands or will stand in its place."""
+    was_evicted = pod["status"].get("phase") == "Failed" and not _is_of_job(pod)
+    return was_evicted or "deletionTimestamp" in pod["metadata"]
 
 
 def _is_of_job(pod: Document) -> bool:
