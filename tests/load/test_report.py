@@ -60,6 +60,12 @@ def test_the_figures_are_those_of_the_answers(tmp_path):
     assert found["series"]["wake_p50_s"][1] == pytest.approx(1.5, rel=0.025)
 
 
+def test_no_percentile_is_above_the_longest(run, figures):
+    for row in figures["names"]:
+        for word in ("warm", "cold"):
+            assert not row[word]["n"] or row[word]["p99_s"] <= row[word]["max_s"]
+
+
 @pytest.mark.parametrize(
     ("limits", "kept"),
     [
@@ -199,6 +205,23 @@ def test_windows_cover_the_time_and_are_few(start, length):
     assert windows.index(start) == 0
     assert windows.index(start + length - 1) == windows.count - 1
     assert windows.index(start - 1) is None
+
+
+@given(start=st.floats(90, 130), length=st.floats(0, 60), step=st.sampled_from([1, 2, 5]))
+def test_time_is_shared_out_among_windows_without_loss(start, length, step):
+    windows = Windows(100, step, 20 // step)
+    end = start + length
+    inside = max(0.0, min(end, 100 + windows.count * step) - max(start, 100))
+    assert sum(s for _, s in windows.overlaps(start, end)) == pytest.approx(inside, abs=1e-6)
+
+
+def test_cpu_between_two_rare_samples_is_spread_over_the_windows_between():
+    roles = [{"roles": {"gateway": {"cpu_s": s, "fds": 3, "pss_bytes": 5}}} for s in (0.0, 4.0)]
+    machine = {"busy": 1.0, "cores": 2}
+    rows = [{"t": t, "machine": machine, **r} for t, r in zip((100.0, 104.0), roles, strict=True)]
+    series = timeline.of_resources(Windows(100, 1, 6), rows)
+    assert series["cpu"]["gateway"] == [1.0, 1.0, 1.0, 1.0, None, None]
+    assert series["fds"]["gateway"] == [3] * 6
 
 
 def test_what_windows_say_adds_up_to_the_whole(run, figures):

@@ -33,6 +33,8 @@ _SENTINEL_OF = {name: sentinel for sentinel, name in _SENTINELS.items()}
 _VARIABLE = {_INK: "ink", _GRID: "grid", **_SENTINELS}
 _SIZE_IN = (5.8, 2.2)
 _X_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)
+_LEAST_POWER = -3
+"""Of ten, at the foot of a logarithmic axis: a wait of nothing is drawn as a millisecond."""
 _RARE = 25
 """So many marks of one kind are lines from top to bottom; more are ticks at the top."""
 
@@ -124,7 +126,8 @@ def _frame(axes: Axes) -> None:
 
 def _lines(axes: Axes, chart: Chart) -> None:
     for line in chart.shown:
-        values = [math.nan if value is None else value for value in line.values]
+        least = 10.0**_LEAST_POWER if chart.is_log else -math.inf
+        values = [math.nan if value is None else max(value, least) for value in line.values]
         axes.plot(
             line.seconds or chart.seconds,
             values,
@@ -188,7 +191,7 @@ def _most(chart: Chart) -> float:
 def _log_scale(axes: Axes, chart: Chart) -> None:
     values = [value for line in chart.shown for value in line.values if value]
     values += [chart.limit] if chart.limit else []
-    low = math.floor(math.log10(min(values))) if values else -3
+    low = max(_LEAST_POWER, math.floor(math.log10(min(values)))) if values else _LEAST_POWER
     high = math.ceil(math.log10(max(values))) if values else 0
     high = max(high, low + 1)
     axes.set_yscale("log")

@@ -5,7 +5,7 @@ import http.client
 import urllib.request
 from typing import Any
 
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 BUCKET = "mlfleet_wake_seconds_bucket"
 NAMES = {
     "awake": "mlfleet_awake",

@@ -8,7 +8,7 @@ percentiles. A window without a value is None, which a chart leaves blank.
 import dataclasses
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlfleet.load.requests import Key, Line, Tally, merged
@@ -41,6 +41,16 @@ class Windows:
         """Return the number of the window that a moment is in, None outside."""
         index = int((moment - self.start) // self.step_s)
         return index if 0 <= index < self.count else None
+
+    def overlaps(self, start: float, end: float) -> Iterator[tuple[int, float]]:
+        """Yield the windows that some time touches, with the seconds that it has in each."""
+        first = max(0, int((start - self.start) // self.step_s))
+        last = min(self.count - 1, int((end - self.start) // self.step_s))
+        for index in range(first, last + 1):
+            begin = self.start + index * self.step_s
+            overlap_s = min(end, begin + self.step_s) - max(start, begin)
+            if overlap_s > 0:
+                yield index, overlap_s
 
     @property
     def seconds(self) -> list[float]:
@@ -102,10 +112,7 @@ def of_resources(windows: Windows, rows: Sequence[Row]) -> dict[str, Any]:
         "connections": {
             whose: _most(windows, rows, _connections_of(whose)) for whose in ("tenants", "fleet")
         },
-        "memory": {
-            role: _carried(windows, _last(windows, rows, _of_role(role, "pss_bytes")))
-            for role in roles
-        },
+        "memory": {role: _last(windows, rows, _of_role(role, "pss_bytes")) for role in roles},
         "cpu": {role: _rate(windows, rows, _of_role(role, "cpu_s")) for role in roles},
         "fds": {role: _last(windows, rows, _of_role(role, "fds")) for role in roles},
     }
@@ -132,11 +139,12 @@ def _grouped(windows: Windows, rows: Iterable[Row], value: Value) -> list[list[f
 
 
 def _last(windows: Windows, rows: Iterable[Row], value: Value) -> Values:
-    return [group[-1] if group else None for group in _grouped(windows, rows, value)]
+    groups = _grouped(windows, rows, value)
+    return _carried(windows, [group[-1] if group else None for group in groups])
 
 
 def _carried(windows: Windows, values: Values) -> Values:
-    """Fill the gaps of what is not told in every line; what is older than `OLD_S` is left out."""
+    """Fill the gaps of what is not told in each window; what is older than `OLD_S` is left out."""
     carried, age_s = list(values), 0
     for index, value in enumerate(values):
         age_s = 0 if value is not None else age_s + windows.step_s
@@ -146,22 +154,28 @@ def _carried(windows: Windows, values: Values) -> Values:
 
 
 def _most(windows: Windows, rows: Iterable[Row], value: Value) -> Values:
-    return [max(group) if group else None for group in _grouped(windows, rows, value)]
+    groups = _grouped(windows, rows, value)
+    return _carried(windows, [max(group) if group else None for group in groups])
 
 
 def _mean(windows: Windows, rows: Iterable[Row], value: Value) -> Values:
-    return [sum(g) / len(g) if g else None for g in _grouped(windows, rows, value)]
+    groups = _grouped(windows, rows, value)
+    return _carried(windows, [sum(group) / len(group) if group else None for group in groups])
 
 
 def _rate(windows: Windows, rows: Iterable[Row], value: Value) -> Values:
-    """Return by how much a counter grew per second; what began anew counts from zero."""
+    """Return by how much a counter grew per second; what began anew counts from zero.
+
+    Growth is spread evenly over the time between two samples, of which a busy machine makes few.
+    """
     grown: dict[int, float] = defaultdict(float)
-    passed: dict[int, float] = defaultdict(float)
+    covered_s: dict[int, float] = defaultdict(float)
     for (then, before), (now, after) in _pairs(rows, value):
-        if (index := windows.index(now)) is not None and now > then:
-            grown[index] += growth(before, after)
-            passed[index] += now - then
-    return [grown[i] / passed[i] if i in passed else None for i in range(windows.count)]
+        per_s = growth(before, after) / (now - then) if now > then else 0.0
+        for index, overlap_s in windows.overlaps(then, now):
+            grown[index] += per_s * overlap_s
+            covered_s[index] += overlap_s
+    return [grown[i] / covered_s[i] if i in covered_s else None for i in range(windows.count)]
 
 
 def _pairs(
