@@ -1,6 +1,6 @@
 """`mlfleet load run`: Locust with our users, without its tables, with the accounts at the end."""
 
-import subprocess
+import os
 import sys
 from pathlib import Path
 
@@ -21,10 +21,5 @@ def run(options: tuple[str, ...]) -> None:
     command = [sys.executable, "-m", "locust", "-f", str(locustfile)]
     if "--help" not in options and "-h" not in options:
         command += ["--headless", "--only-summary", "--one-screen", "--loglevel", "WARNING"]
-    process = subprocess.Popen([*command, *options])
-    while True:
-        try:
-            sys.exit(process.wait())
-        except KeyboardInterrupt:
-            # The terminal told Locust, too: it stops its users, checks and reports, then ends.
-            continue
+    # In place of this process: Ctrl-C and exit code are Locust's without a go-between.
+    os.execv(command[0], [*command, *options])

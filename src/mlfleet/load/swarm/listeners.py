@@ -13,8 +13,10 @@ from locust.runners import MasterRunner, WorkerRunner
 
 from mlfleet.errors import FleetError, NotRunningError
 from mlfleet.load.ledger import Ledger
+from mlfleet.load.live import Live
 from mlfleet.load.requests import Recorder
 from mlfleet.load.swarm import options as our_options
+from mlfleet.load.swarm import page, progress
 from mlfleet.load.swarm.conclusion import Conclusion
 from mlfleet.load.swarm.preparation import Order, Preparation, mixture
 from mlfleet.load.swarm.run import Run, clock
@@ -45,11 +47,13 @@ def _init(environment: Any, **_: Any) -> None:
         print(f"mlfleet: {exc}", file=sys.stderr)
         _dismiss_workers(environment)
         sys.exit(_NOT_RUNNING if isinstance(exc, NotRunningError) else _FAILED)
+    crew = None if isinstance(environment.runner, MasterRunner) else Crew(environment)
+    live = page.install(environment, crew.recorder if crew else None)
     # In this order: the boss prepares what the users of the same process begin with.
     if boss is not None:
-        boss.listen()
-    if not isinstance(environment.runner, MasterRunner):
-        Crew(environment).listen()
+        boss.listen(live)
+    if crew is not None:
+        crew.listen()
     if boss is not None:
         boss.listen_last()
 
@@ -71,8 +75,12 @@ class Boss:
         options = environment.parsed_options
         self.environment = environment
         self.options = options
+        if options.headless:
+            # Locust's own clock would run while the tenants are being registered.
+            options.run_s, options.run_time = options.run_time, None
         self.preparation = Preparation(options)
         self.conclusion: Conclusion | None = None
+        self._line: gevent.Greenlet | None = None
         environment.host = environment.host or self.preparation.host
         environment.stop_timeout = environment.stop_timeout or STOP_S
         self._choose_users()
@@ -91,8 +99,9 @@ class Boss:
         self.mix = ",".join(f"{kind}={weight:g}" for kind, weight in weights.items())
         self.environment.user_classes = [classes[kind] for kind in weights]
 
-    def listen(self) -> None:
+    def listen(self, live: Live) -> None:
         """Prepare each run before anybody else hears of it."""
+        self._live = live
         self.environment.events.test_start.add_listener(self._start)
 
     def listen_last(self) -> None:
@@ -117,12 +126,28 @@ class Boss:
         sampler.start()
         self.conclusion = Conclusion(folder, document, sampler, self.preparation.data)
         self.conclusion.may_check = self.options.may_check
+        self._live.begin(folder, document["limits"])
+        self._begin_clock()
+        if self.options.one_screen:
+            self._line = progress.show(self._live.line)
+
+    def _length(self) -> str:
+        run_s = self.preparation.run_s
+        return f"for {run_s:g} s" if run_s else "until it is stopped"
+
+    def _begin_clock(self) -> None:
+        """Count the time of the run from here."""
+        if self.environment.shape_class is not None:
+            self.environment.shape_class.reset_time()
+        elif self.options.headless and self.preparation.run_s:
+            gevent.spawn_later(self.preparation.run_s, self.environment.runner.quit)
 
     def _announce(self, document: dict[str, Any], folder: Path) -> None:
         print(
             f"load run {document['run']}: {document['users']} users ({document['mix']}) on"
-            f" {document['tenants']} tenants of {document['host']}, shape {document['shape']};"
-            f" kept in {folder}",
+            f" {document['tenants']} tenants of {document['host']}, shape {document['shape']},"
+            f" {self._length()}"
+            f"; kept in {folder}",
             file=sys.stderr,
         )
 
@@ -131,6 +156,9 @@ class Boss:
         return int(runner.worker_count) if isinstance(runner, MasterRunner) else 1
 
     def _stop(self, **_: Any) -> None:
+        if self._line is not None:
+            self._line.kill()
+            self._line = None
         if self.conclusion is not None:
             self.conclusion.begin()
 
@@ -152,6 +180,8 @@ class Crew:
         self.recorder = Recorder(None)
         self.run: Run | None = None
         self._beat: gevent.Greenlet | None = None
+        if environment.parsed_options.user_client == "mlflow":
+            client_class()
 
     def listen(self) -> None:
         """Begin and end with each run."""

@@ -132,13 +132,19 @@ def trace_from(options: argparse.Namespace) -> Trace | None:
         raise FleetError(f"{path} cannot be read as a trace: {exc}") from exc
 
 
+def asked_run_s(options: argparse.Namespace) -> float | None:
+    """Return how long the run shall last, if somebody said so: us, or Locust's page."""
+    run_s = getattr(options, "run_s", None) or options.run_time
+    return float(run_s) if run_s else None
+
+
 def plan_from(options: argparse.Namespace, trace: Trace | None) -> Plan:
     """Return how many users there are over time.
 
     Raises:
         FleetError: the options make none.
     """
-    run_s = float(options.run_time or DEFAULT_RUN_S)
+    run_s = asked_run_s(options) or DEFAULT_RUN_S
     if trace is not None:
         run_s = trace.length_s
     elif options.shape == "storm":

@@ -71,6 +71,13 @@ class Preparation:
             return "stock"
         return "fleet"
 
+    @property
+    def run_s(self) -> float | None:
+        """How long the run lasts; None: until it is stopped."""
+        if self.options.shape == "steady":
+            return our_options.asked_run_s(self.options)
+        return our_options.plan_from(self.options, self.trace).run_s
+
     def begin(self, mixture: str, workers: int) -> tuple[Order, dict[str, Any]]:
         """Make the folder of a run with its targets and its run.json; return both.
 
@@ -118,7 +125,7 @@ class Preparation:
             "seed": options.seed,
             "users": int(options.num_users or 1),
             "spawn_rate": options.spawn_rate,
-            "run_time_s": options.run_time,
+            "run_time_s": self.run_s,
             "think_s": options.think,
             "shape": options.shape,
             "mix": mixture,
