@@ -3,7 +3,7 @@
 Pure: headers and the peer's address come in.
 """
 
-import dataclasses
+from typing import NamedTuple
 
 from multidict import CIMultiDictProxy
 
@@ -12,8 +12,7 @@ from mlfleet.cell.outside import Ingress, Outside
 from mlfleet.cell.routing import HostCheck, Hosts
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """How a request came in."""
 
     outside: Outside
@@ -43,6 +42,8 @@ class Entrance:
         if (sealed := headers.get(handover.HEADER)) is not None:
             papers = handover.unseal(sealed, self._handover_key, self.cell)
             return Arrival(papers.outside, papers, papers.by)
+        if not self._ingress.is_named:
+            return Arrival(Outside(host, self._scheme, peer), self._hosts)
         outside = self._ingress.outside(
             host,
             self._scheme,

@@ -41,7 +41,7 @@ class Handover:
 
 def seal(handover: Handover, key: str) -> str:
     """Return the header's value."""
-    payload = base64.urlsafe_b64encode(json.dumps(dataclasses.asdict(handover)).encode()).decode()
+    payload = base64.urlsafe_b64encode(json.dumps(_fields(handover)).encode()).decode()
     return f"{payload}.{_sign(payload, key)}"
 
 
@@ -59,7 +59,11 @@ def unseal(value: str, key: str, cell: str) -> Handover:
     fields = json.loads(base64.urlsafe_b64decode(payload))
     if fields["to"] != cell:
         raise ForbiddenError(f"This request was handed over to cell {fields['to']!r}, not {cell!r}")
-    return Handover(**fields | {"outside": Outside(**fields["outside"])})
+    return Handover(**fields | {"outside": Outside(*fields["outside"])})
+
+
+def _fields(handover: Handover) -> dict[str, object]:
+    return dataclasses.asdict(handover) | {"outside": list(handover.outside)}
 
 
 def _sign(payload: str, key: str) -> str:

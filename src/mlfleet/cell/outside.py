@@ -6,17 +6,16 @@ its peer to X-Forwarded-For, so from the right stand the proxies behind the ingr
 activator and the queue-proxy), then the ingress, then its client. Further left is hearsay.
 """
 
-import dataclasses
 import ipaddress
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mlfleet.errors import FleetError
 
 SCHEMES = frozenset({"http", "https"})
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(NamedTuple):
     """By which host, over which scheme and from which address a request came."""
 
     host: str
@@ -47,6 +46,7 @@ class Ingress:
                 f"MLFLEET_TRUSTED_PROXIES={networks!r}: {exc}; write 10.0.0.7 or 10.42.0.0/16"
             ) from exc
         self._inner_hops = inner_hops
+        self.is_named = bool(parts)
 
     def outside(
         self, host: str, scheme: str, peer: str, forwarded_for: Sequence[str], proto: str
@@ -59,8 +59,6 @@ class Ingress:
             forwarded_for: all X-Forwarded-For headers, in their order.
             proto: the X-Forwarded-Proto header.
         """
-        if not self._networks:
-            return Outside(host, scheme, peer)
         chain = [part.strip() for line in forwarded_for for part in line.split(",")]
         chain.append(peer)
         if len(chain) < self._inner_hops + 2 or not self._is_ingress(chain[-1 - self._inner_hops]):
