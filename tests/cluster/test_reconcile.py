@@ -4,11 +4,8 @@ Only the API server is replaced, by a dictionary that keeps objects; live/ has a
 """
 
 import asyncio
-import base64
 import copy
 import datetime
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,95 +18,14 @@ from mlfleet.cluster.api import (
     KNATIVE_SERVICES,
     SECRETS,
     TENANTS,
-    AbsentError,
-    Api,
     ClusterError,
-    ConflictError,
     Document,
-    Kind,
 )
 from mlfleet.cluster.reconcile import Reconciler, UnknownCellError
-from mlfleet.database.admin import Admin
 from mlfleet.database.keys import FleetKey
 from mlfleet.errors import BudgetError, FleetError, NoCapacityError
 
-from .test_cells import first
-
-
-class Shelf(Api):
-    """An API server's store: objects by kind and name, with its refusals."""
-
-    def __init__(self) -> None:
-        self.namespace = "mlfleet"
-        self.objects: dict[tuple[Kind, str], Document] = {}
-        self.patches: list[tuple[Kind, str]] = []
-
-    def get(self, kind: Kind, name: str, namespace: str | None = "") -> Document:
-        if (kind, name) not in self.objects:
-            raise AbsentError(f"no {name}")
-        return copy.deepcopy(self.objects[kind, name])
-
-    def list(self, kind: Kind, labels: str = "", namespace: str | None = "") -> list[Document]:
-        return [copy.deepcopy(one) for (k, _), one in self.objects.items() if k == kind]
-
-    def create(self, kind: Kind, document: Document) -> Document:
-        name = document["metadata"]["name"]
-        if (kind, name) in self.objects:
-            raise ConflictError(f"{name} is there")
-        self.objects[kind, name] = encoded(copy.deepcopy(document))
-        return document
-
-    def patch(self, kind: Kind, name: str, change: Document, part: str = "") -> Document:
-        if (kind, name) not in self.objects:
-            raise AbsentError(f"no {name}")
-        document = self.objects[kind, name]
-        for key, value in change.items():
-            document.setdefault(key, {}).update(value)
-        self.patches.append((kind, name))
-        return encoded(document)
-
-    def add_cell(self, name: str) -> None:
-        cell = first()
-        cell["metadata"]["name"] = name
-        cell["status"] = {"url": f"http://{name}.mlfleet.example.test"}
-        self.objects[KNATIVE_SERVICES, name] = cell
-
-
-def encoded(document: Document) -> Document:
-    """Keep a Secret's text as the API server does."""
-    for key, text in document.pop("stringData", {}).items():
-        document.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
-    return document
-
-
-def secret_of(shelf: Shelf, tenant: str) -> dict[str, str]:
-    data = shelf.objects[SECRETS, f"{tenant}-mlflow"]["data"]
-    return {key: base64.b64decode(text).decode() for key, text in data.items()}
-
-
-@pytest.fixture
-def shelf() -> Shelf:
-    shelf = Shelf()
-    shelf.add_cell("cell-0")
-    shelf.objects[CONFIG_MAPS, reconcile.SETTINGS] = {"data": {"max-connections": "200"}}
-    return shelf
-
-
-@pytest.fixture
-def catalogue(postgres: str) -> Iterator[Catalogue]:
-    catalogue = Catalogue(postgres)
-    catalogue.prepare()
-    yield catalogue
-    catalogue.close()
-
-
-@pytest.fixture
-def worker(
-    shelf: Shelf, catalogue: Catalogue, postgres: str, tmp_path: Path
-) -> Iterator[Reconciler]:
-    admin = Admin(postgres)
-    yield Reconciler(shelf, catalogue, admin, tmp_path)
-    admin.close()
+from .shelf import Shelf, secret_of
 
 
 @pytest.fixture(autouse=True)
