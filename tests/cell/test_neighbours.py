@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import pytest
 
 from mlfleet.cell.handover import Handover, seal
+from mlfleet.cell.neighbours import Neighbours
 from mlfleet.cell.outside import Outside
 from mlfleet.database.keys import FleetKey
 from tests.fixtures_gateway import EchoCell, MemoryCatalogue, until
@@ -222,6 +223,29 @@ class proxy:  # noqa: N801 - used like a function
             with connection:
                 self.requests.append(connection.recv(65536))
                 connection.sendall(self.answer)
+
+
+def test_kept_connections_that_have_gone_stale_are_no_reason_to_fail(pair: Pair) -> None:
+    token = pair.moved()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: pair.old.get("/demo/slow?s=0.3", token), range(6)))
+    kept = sum(map(len, neighbours(pair.old)._idle.values()))
+    assert kept > 2
+    transports = []
+    for idle in neighbours(pair.old)._idle.values():
+        for upstream, _ in idle:
+            # What is sent on it now is lost, and nobody has noticed yet.
+            transports.append(upstream._transport)
+            upstream._transport = None
+    assert pair.old.get("/demo/x", token).status == 200
+    for transport in transports:
+        assert transport is not None
+        pair.old.loop.call_soon_threadsafe(transport.abort)
+
+
+def neighbours(cell: EchoCell) -> Neighbours:
+    assert cell.service.door.neighbours is not None
+    return cell.service.door.neighbours
 
 
 def test_an_answer_that_breaks_off_is_cut_visibly(pair: Pair) -> None:

@@ -127,10 +127,10 @@ class Neighbours:
         papers = Handover(self.cell, cell, route.tenant if route.own_host else "", request.outside)
         head = forward.handover_head(incoming, address.name, handover.seal(papers, self._key), body)
         may_repeat = forward.may_repeat(incoming.message.method, route.path)
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             # A kept connection may have been closed a moment ago, and nobody could tell whether
             # the request was read: what must not run twice gets a new one.
-            upstream = self._kept(address) if may_repeat else None
+            upstream = self._kept(address) if may_repeat and not attempt else None
             upstream = upstream or await self._connect(address, cell)
             try:
                 await self._exchange(request, upstream, head, body, cell)
