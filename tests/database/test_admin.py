@@ -214,6 +214,16 @@ def test_the_warm_up_database_is_kept_and_its_role_goes(any_admin: Admin) -> Non
         connection.close()
 
 
+def test_warming_up_never_waits_for_the_disk_and_a_tenant_always_does(any_admin: Admin) -> None:
+    any_admin.clone(106, "pw")
+    with any_admin.throwaway() as access:
+        warm, tenant = enter(access), enter(any_admin.access(106, "pw"))
+        assert rows(warm, "SHOW synchronous_commit") == [("off",)]
+        assert rows(tenant, "SHOW synchronous_commit") == [("on",)]
+        tenant.close()
+    any_admin.drop(106)
+
+
 def test_a_role_for_warming_up_enters_no_other_database_and_ends_by_itself(
     admin: Admin, superuser: Connection
 ) -> None:
