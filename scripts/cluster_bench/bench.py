@@ -19,6 +19,7 @@ from mlfleet.cluster.cells import FIRST
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-cluster.md"
 MEASURE_S, CLEAN_S = 660.0, 60.0
+NAME = "app.kubernetes.io/name"
 COLD_STARTS, STOCK_STARTS = 5, 3
 LONG_WINDOW, SHORT_WINDOW = "60s", "6s"
 SETTLE_S = 3.0
@@ -46,7 +47,7 @@ class Run:
         self.cluster.until("all tenants sleep", lambda: fleet.awake(url) == 0, 120)
         self._wait_for_zero(cells=())
         say("memory of our parts, cell asleep")
-        plane_asleep = self._plane()
+        plane_asleep = self._memory(self._parts())
         say(f"waking {len(tenants)} tenants of a running cell")
         warm = [tenant.first_write() for tenant in tenants]
         awake, cell_awake = fleet.awake(url), self._memory(self._cell_pods())
@@ -54,7 +55,8 @@ class Run:
         self._wait_ready(NAMESPACE, self.cell)
         self._wait_for_zero()
         say("memory of our parts, cell at zero")
-        plane_at_zero = self._plane()
+        parts = self._parts()
+        plane_at_zero = self._memory(parts)
         cold = [self._cold_start(tenants[0]) for _ in times(COLD_STARTS, "cold start of the cell")]
         slow = {
             name: [self._stock_start(server) for _ in times(STOCK_STARTS, f"cold start of {name}")]
@@ -68,6 +70,7 @@ class Run:
             awake=awake,
             cell_awake=cell_awake,
             stock=self._stock_memory(servers[stock.DEFAULTS]),
+            parts=sorted(name_of(pod) for pod in parts),
             plane_at_zero=plane_at_zero,
             plane_asleep=plane_asleep,
         )
@@ -95,7 +98,7 @@ class Run:
         self._wait_for_zero()
         sent = time.time()
         total_s = tenant.first_write()
-        [pod] = self._cell_pods()
+        pod = max(self._cell_pods(), key=lambda one: one["metadata"]["creationTimestamp"])
         stamps = fleet.stamps(self.cluster, pod["metadata"]["name"])
         listening, ready = (
             datetime.datetime.fromisoformat(stamps[event]).timestamp()
@@ -103,10 +106,10 @@ class Run:
         )
         return ColdStart(listening - sent, ready - listening, total_s - (ready - sent))
 
-    def _plane(self) -> Memory:
-        """Return the memory of all our pods: Postgres, operator, and the cell's if there is one."""
+    def _parts(self) -> list[Document]:
+        """Return all our pods: Postgres, operator and the like, and the cell's if there is one."""
         pods = self.cluster.get("-n", NAMESPACE, "pods", "--field-selector=status.phase=Running")
-        return self._memory([p for p in pods["items"] if "deletionTimestamp" not in p["metadata"]])
+        return [pod for pod in pods["items"] if "deletionTimestamp" not in pod["metadata"]]
 
     # The stock server.
 
@@ -160,6 +163,12 @@ class Run:
         self.cluster.until(f"{name} is at zero", lambda: not pods(namespace, name), 180)
 
 
+def name_of(pod: Document) -> str:
+    """Return what a pod is, without the letters that make its name unique."""
+    name: str = pod["metadata"].get("labels", {}).get(NAME, pod["metadata"]["name"])
+    return name
+
+
 def say(what: str) -> None:
     """Tell a person who waits what happens now."""
     print(f"bench-cluster: {time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
@@ -175,7 +184,8 @@ def times(count: int, what: str) -> Iterator[int]:
 def check(cluster: Cluster) -> None:
     """Raise unless the node has what the run needs."""
     nodes = cluster.get("nodes")["items"]
-    names = [n for node in nodes for i in node["status"].get("images", []) for n in i["names"]]
+    images = [image for node in nodes for image in node["status"].get("images", [])]
+    names = [name for image in images for name in image.get("names") or []]
     if len(nodes) != 1 or not any(stock.IMAGE in name for name in names):
         raise BenchError(
             f"needs one node with the image {stock.IMAGE} "

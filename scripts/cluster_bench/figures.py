@@ -52,6 +52,8 @@ class Figures:
     awake: int
     cell_awake: Memory
     stock: Sequence[Memory]
+    parts: Sequence[str]
+    """What runs of ours when the cell is at zero."""
     plane_at_zero: Memory
     plane_asleep: Memory
 
@@ -124,7 +126,7 @@ def _memories(figures: Figures) -> list[str]:
         f"| {computed:,.0f} MiB | not set | | {computed / cell.used:.0f} × the cell pod |",
     ]
     for what, memory in (
-        ("our parts on a Pi, cell at zero: Postgres, operator", figures.plane_at_zero),
+        (f"our parts on a Pi, cell at zero: {', '.join(figures.parts)}", figures.plane_at_zero),
         ("the same with a cell pod whose tenants all sleep", figures.plane_asleep),
     ):
         is_met = max(memory.used, memory.requested) <= PLANE_MIB

@@ -16,6 +16,7 @@ GOOD = Figures(
     awake=50,
     cell_awake=Memory(700, 384),
     stock=[Memory(900, 0), Memory(950, 0), Memory(1000, 0)],
+    parts=["operator", "postgres"],
     plane_at_zero=Memory(200, 300),
     plane_asleep=Memory(400, 700),
 )
