@@ -3,9 +3,7 @@
 import pytest
 
 from mlfleet.errors import FleetError
-from mlfleet.load.mix import DEFAULT, parse_mix
-
-KINDS = ["training", "llm", "sweep", "dashboard", "registry", "seed"]
+from mlfleet.load.mix import DEFAULT, KINDS, parse_mix
 
 
 def test_weights_are_taken_as_they_are_and_a_kind_without_one_counts_once() -> None:

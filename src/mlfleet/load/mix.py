@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from mlfleet.errors import FleetError
 
+KINDS = ("training", "llm", "sweep", "dashboard", "registry", "seed")
 DEFAULT = "training=6,llm=1,sweep=2,dashboard=3,registry=1"
 
 

@@ -92,7 +92,7 @@ class Boss:
             environment.shape_class.runner = environment.runner
 
     def _choose_users(self) -> None:
-        classes = {user.key: user for user in self.environment.user_classes}
+        classes = {user.key: user for user in self.environment.user_classes if user.key}
         weights = mixture(self.options, list(classes))
         for kind, weight in weights.items():
             classes[kind].weight = weight
@@ -178,6 +178,7 @@ class Crew:
     def __init__(self, environment: Any) -> None:
         self.environment = environment
         self.recorder = Recorder(None)
+        environment.mlfleet_run = None
         self.run: Run | None = None
         self._beat: gevent.Greenlet | None = None
         if environment.parsed_options.user_client == "mlflow":
@@ -232,7 +233,7 @@ class Crew:
             self._beat = None
         if self.run is not None:
             self.run.close()
-            self.run = None
+            self.run = self.environment.mlfleet_run = None
 
     def _quit(self, **_: Any) -> None:
         """Stop the users, if Ctrl-C came first: their last answers belong to the run."""

@@ -6,10 +6,12 @@ from typing import Any
 
 from mlfleet.errors import FleetError
 from mlfleet.load import mix
+from mlfleet.load.population import tenant_names
 from mlfleet.load.shapes import DEFAULT_RUN_S, SHAPES, STORM_PATIENCE_S, Plan
 from mlfleet.load.trace import Trace, burst, trace_of
 
 _MIB = 1 << 20
+_AFTER_SPAWNING_S = 3.0
 
 
 def add_options(parser: Any) -> None:
@@ -138,6 +140,11 @@ def asked_run_s(options: argparse.Namespace) -> float | None:
     return float(run_s) if run_s else None
 
 
+def lead_s(options: argparse.Namespace) -> float:
+    """Return how long after its start a run has all users: a trace or a storm begins then."""
+    return int(options.num_users or 1) / float(options.spawn_rate or 1) + _AFTER_SPAWNING_S
+
+
 def plan_from(options: argparse.Namespace, trace: Trace | None) -> Plan:
     """Return how many users there are over time.
 
@@ -146,9 +153,9 @@ def plan_from(options: argparse.Namespace, trace: Trace | None) -> Plan:
     """
     run_s = asked_run_s(options) or DEFAULT_RUN_S
     if trace is not None:
-        run_s = trace.length_s
+        run_s = lead_s(options) + trace.length_s
     elif options.shape == "storm":
-        run_s = STORM_PATIENCE_S
+        run_s = lead_s(options) + STORM_PATIENCE_S
     return Plan(options.shape, int(options.num_users or 1), run_s)
 
 
@@ -168,8 +175,7 @@ def check(options: argparse.Namespace) -> None:
         raise FleetError(f"--max-errors {options.max_errors:g} is no share: choose 0 to 1")
     if not 1 <= options.checkpoint_mib <= 4096:
         raise FleetError("--checkpoint must be 1 to 4096 MiB")
-    if options.tenants < 1:
-        raise FleetError("--tenants must be 1 or more")
+    tenant_names(options.tenants)
 
 
 def checkpoint_bytes(options: argparse.Namespace) -> int:

@@ -17,6 +17,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from mlfleet.load import units
 from mlfleet.load.live import POINT_S, Live
 from mlfleet.load.requests import Line, Recorder
+from mlfleet.load.roles import ROLES
 
 KEY = "mlfleet"
 LAG_S = 3
@@ -139,9 +140,10 @@ def rows(document: dict[str, Any]) -> Iterable[dict[str, str]]:
     yield _row("awake instances", units.count(now["awake"]), f"{held} requests held for a wake")
     yield _row("wakes", units.count(now["wakes"]), "since the gateway started")
     yield _row("machine", units.share(now["busy"]), "of all cores")
-    for role in dict.fromkeys((*now["cpu"], *now["memory"])):
-        cpu, memory = now["cpu"].get(role), now["memory"].get(role)
-        yield _row(role, units.cores(cpu), units.size(memory))
+    for role in ROLES:
+        if role in now["cpu"] or role in now["memory"]:
+            memory = f"{units.size(now['memory'].get(role))} of memory"
+            yield _row(role, units.cores(now["cpu"].get(role)), memory)
     yield _row("Postgres connections", units.count(now["connections"]), "charts are at /fleet")
 
 

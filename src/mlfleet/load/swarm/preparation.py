@@ -21,8 +21,6 @@ from mlfleet.load.targets import (
 from mlfleet.load.trace import csv_of
 from mlfleet.settings import Settings
 
-_AFTER_SPAWNING_S = 3.0
-
 
 @dataclasses.dataclass(frozen=True)
 class Order:
@@ -95,8 +93,7 @@ class Preparation:
             self.fleet.put_to_sleep(targets)
         now = time.time()
         users = int(options.num_users or 1)
-        spawning_s = users / float(options.spawn_rate or 1)
-        begins_s = now + spawning_s + _AFTER_SPAWNING_S
+        begins_s = now + our_options.lead_s(options)
         order = Order(run_folder.new_load_id(), str(folder), begins_s, users, workers)
         document = self._document(order, now, mixture, len(targets))
         run_folder.write_run(folder, document)
@@ -150,4 +147,9 @@ def mixture(options: argparse.Namespace, kinds: list[str]) -> dict[str, float]:
         if options.mix:
             raise FleetError("--shape storm has one kind of users: leave --mix out")
         return {"training": 1.0}
-    return mix.parse_mix(options.mix or mix.DEFAULT, [kind for kind in kinds if kind != "mlflow"])
+    of_wire = [kind for kind in kinds if kind != "mlflow"]
+    if options.mix:
+        return mix.parse_mix(options.mix, of_wire)
+    # Locust's own way to choose, by the names of classes, may have left some out.
+    usual = mix.parse_mix(mix.DEFAULT, mix.KINDS)
+    return {kind: usual[kind] for kind in of_wire if kind in usual} or dict.fromkeys(of_wire, 1.0)

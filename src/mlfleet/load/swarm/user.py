@@ -58,7 +58,9 @@ class LoadUser(FastHttpUser):
 
     def on_start(self) -> None:
         """Take a number, a tenant and a pace."""
-        run: Run = self.environment.mlfleet_run
+        run: Run | None = getattr(self.environment, "mlfleet_run", None)
+        if run is None:
+            raise StopUser
         self.run_of_load = run
         self.number = run.new_user()
         self.draw = random.Random(f"{run.seed} user {self.number}")
