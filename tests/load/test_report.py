@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlfleet.errors import FleetError
-from mlfleet.load import charts, comparison, gallery, report, timeline
+from mlfleet.load import charts, gallery, report, timeline, two_runs
 from mlfleet.load.requests import Recorder, Tally, merged, read
 from mlfleet.load.timeline import Windows
 from tests.load.made_run import START, make_run
@@ -249,7 +249,7 @@ def test_two_runs_are_compared_with_ratios(tmp_path):
     run, slow = tmp_path / "made", tmp_path / "slow"
     make_run(run, seconds=20)
     make_run(slow, seconds=20, slower=3.0)
-    found = {pair.what: pair for pair in comparison.write(run, slow, tmp_path / "both.html")}
+    found = {pair.what: pair for pair in two_runs.write(run, slow, tmp_path / "both.html")}
     assert found["warm p50"].ratio == pytest.approx(3.0, rel=0.1)
     assert found["CPU of instance"].ratio > 2
     assert found["wakes"].row[-1] == ""
@@ -263,6 +263,6 @@ def test_two_runs_are_compared_with_ratios(tmp_path):
 
 
 def test_a_ratio_over_nothing_is_not_made_up(tmp_path):
-    pair = comparison.Pair("x", 0, 5, str)
+    pair = two_runs.Pair("x", 0, 5, str)
     assert pair.ratio is None
-    assert comparison.Pair("x", None, 5, str).ratio is None
+    assert two_runs.Pair("x", None, 5, str).ratio is None

@@ -38,9 +38,9 @@ def report(run: Path, other: Path | None, page: Path | None, as_json: bool) -> N
 
 
 def _compare(run: Path, other: Path, page: Path, as_json: bool) -> None:
-    from mlfleet.load import comparison
+    from mlfleet.load import two_runs
 
-    found = comparison.write(run, other, page)
+    found = two_runs.write(run, other, page)
     if as_json:
         print_json(
             [
@@ -49,5 +49,5 @@ def _compare(run: Path, other: Path, page: Path, as_json: bool) -> None:
             ]
         )
         return
-    click.echo(comparison.text(found, comparison.names_of(run, other)))
+    click.echo(two_runs.text(found, two_runs.names_of(run, other)))
     click.echo(f"\n{page}")

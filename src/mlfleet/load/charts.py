@@ -153,15 +153,23 @@ def _has_lonely(values: Sequence[float | None]) -> bool:
 
 def _stack(axes: Axes, chart: Chart) -> None:
     filled = [line for line in chart.shown if not line.is_dashed]
+    columns = zip(*(line.values for line in filled), strict=True)
+    gaps = [all(value is None for value in column) for column in columns]
     axes.stackplot(
         chart.seconds,
-        [[value or 0.0 for value in line.values] for line in filled],
+        [_filled(line, gaps) for line in filled],
         colors=[_SENTINEL_OF[line.colour] for line in filled],
         alpha=0.75,
         linewidth=0,
         zorder=2,
     )
     _lines(axes, dataclasses.replace(chart, lines=tuple(x for x in chart.lines if x.is_dashed)))
+
+
+def _filled(line: Line, gaps: Sequence[bool]) -> list[float]:
+    """Return the values of a part of a stack: nothing where others have something."""
+    pairs = zip(line.values, gaps, strict=True)
+    return [math.nan if is_gap else value or 0.0 for value, is_gap in pairs]
 
 
 def _scale(axes: Axes, chart: Chart) -> None:

@@ -6,7 +6,7 @@ its orders from a pipe, and stops when nobody holds the other end.
 
 Proportional memory is dear: the kernel walks every page of a process for it, 2.7 ms for an instance
 where all the rest of a line took 6 ms. So processes are weighed in turns, for `WEIGH_S` of CPU time
-a second (each of 300 instances has its turn about twice a minute), and every fifth line has sums.
+a second (each of 300 instances has its turn about twice a minute), and a line has sums every 5 s.
 """
 
 import contextlib
@@ -31,8 +31,8 @@ FILE = "resources.jsonl"
 EVERY_S = 1.0
 WEIGH_S = 0.03
 """CPU time for weighing in each second."""
-TELL_EVERY = 5
-"""Lines; memory changes slowly."""
+TELL_EVERY_S = 5.0
+"""Memory changes slowly."""
 _TAIL_BYTES = 16384
 _STOP_S = 5.0
 
@@ -164,7 +164,7 @@ class Watch:
         self._connections = Connections(orders["database_uri"])
         self._roles = Roles({pid: role for role, pid in orders["trees"].items()})
         self._roles.trees[os.getpid()] = "sampler"
-        self._effort, self._weights, self._lines = Effort(), Weights(), 0
+        self._effort, self._weights, self._told = Effort(), Weights(), time.monotonic()
         self._machine = (time.monotonic(), processes.machine_cpu_s())
 
     def line(self) -> dict[str, Any]:
@@ -204,8 +204,9 @@ class Watch:
         roles = self._roles.of(processes.everything())
         self._effort.step(roles)
         self._weights.step(roles)
-        self._lines += 1
-        is_told = self._lines % TELL_EVERY == 0
+        # Rounded: a line comes some milliseconds early or late.
+        is_told = round(time.monotonic() - self._told) >= TELL_EVERY_S
+        self._told = time.monotonic() if is_told else self._told
         # A role without a process keeps its CPU time, and was there before its first process.
         members: dict[str, list[Process]] = {role: [] for role in self._effort.seconds}
         if "fleet" in self._roles.trees.values():

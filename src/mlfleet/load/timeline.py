@@ -14,7 +14,7 @@ from typing import Any
 from mlfleet.load.requests import Key, Line, Tally, merged
 
 MOST = 240
-OLD_S = 10
+OLD_S = 15
 _STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 
 Values = list[float | None]
