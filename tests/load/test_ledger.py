@@ -61,6 +61,13 @@ def test_closing_writes_what_is_in_flight_as_unknown_and_says_that_it_is_complet
     assert ledger.read(tmp_path).unfinished == []
 
 
+def test_a_request_that_nobody_would_know_of_is_not_sent(tmp_path):
+    book = Ledger(tmp_path, "c0ffee00")
+    book.close()
+    with pytest.raises(ValueError, match="closed"):
+        book.claim(LOG)
+
+
 def test_a_half_written_last_line_is_passed_over(tmp_path):
     book = Ledger(tmp_path, "c0ffee00")
     with book.claim(LOG) as claim:

@@ -15,6 +15,7 @@ import contextlib
 import itertools
 import json
 import os
+import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -74,13 +75,21 @@ class Ledger:
 
     def __init__(self, folder: Path, load: str) -> None:
         self.load = load
-        self.path = folder / f"accounts-{os.getpid()}-{next(_number)}.jsonl"
+        # Named by the machine, too: the pods of a run have the same pids.
+        process = f"{socket.gethostname()}-{os.getpid()}"
+        self.path = folder / f"accounts-{process}-{next(_number)}.jsonl"
         self.open: set[Claim] = set()
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         atexit.register(self.close)
 
     def claim(self, entry: Entry) -> Claim:
-        """Note that a request is about to be sent; use it as a context."""
+        """Note that a request is about to be sent; use it as a context.
+
+        Raises:
+            ValueError: the ledger is closed, so nobody would know of the request.
+        """
+        if self._file < 0:
+            raise ValueError(f"{self.path} is closed")
         claim = Claim(self, entry)
         self.open.add(claim)
         return claim

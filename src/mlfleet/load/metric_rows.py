@@ -1,5 +1,6 @@
 """Compare the history of metrics: many rows, read once, in any order."""
 
+from collections import Counter
 from collections.abc import Iterable, Set
 
 from mlfleet.load import facts
@@ -21,6 +22,9 @@ class _Checked:
         self.begin_ms = facts.start_ms(series.name)
         self.right: set[int] = set()
         self.wrong: list[int] = []
+
+    def is_there(self, step: int) -> bool:
+        return step in self.right or step in self.wrong
 
     def row(self, step: int) -> tuple[int, int, float]:
         """Return step, timestamp and value as they should be."""
@@ -67,10 +71,8 @@ class MetricRows:
             self._note(account, "missing", key, acknowledged - right - wrong)
             self._note(account, "altered", key, wrong - right)
             # One wrong row stands for the altered one; what is beyond that came from nowhere.
-            beyond = list(checked.wrong)
-            for step in wrong - right:
-                beyond.remove(step)
-            self._note(account, "unexplained", key, beyond)
+            beyond = Counter(checked.wrong) - Counter(wrong - right)
+            self._note(account, "unexplained", key, beyond.elements())
         for key, steps in self._extra.items():
             self._note(account, "unexplained", key, steps)
 
@@ -84,15 +86,15 @@ class MetricRows:
                 run_id=key[0], rows=len(steps),
             )  # fmt: skip
 
-    def is_right(self, key: RunKey, step: int) -> bool:
-        """Return whether the row of this step was found as promised."""
-        return step in self._checked[key].right
+    def is_there(self, key: RunKey, step: int) -> bool:
+        """Return whether a row of this step was found; an altered one is there, too."""
+        return self._checked[key].is_there(step)
 
     def latest(self) -> dict[RunKey, Promise[tuple[int, int, float]]]:
         """Return what `latest_metrics` must say: the highest step that is promised or there."""
         newest = {}
         for key, checked in self._checked.items():
             steps = checked.series.steps
-            if there := [step for step in steps if steps[step] or step in checked.right]:
+            if there := [step for step in steps if steps[step] or checked.is_there(step)]:
                 newest[key] = Promise(True, [checked.row(max(there))])
         return newest

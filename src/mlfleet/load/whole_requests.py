@@ -8,7 +8,7 @@ from mlfleet.load.entries import Log
 from mlfleet.load.findings import Account
 from mlfleet.load.holdings import Holdings
 from mlfleet.load.metric_rows import MetricRows
-from mlfleet.load.promises import Promises
+from mlfleet.load.promises import Promise, Promises
 
 Row = tuple[str, str, str, object]
 """What it is, run id, key, and a metric's step or a tag's edition."""
@@ -23,10 +23,10 @@ def compare_whole_requests(
     too say nothing about this one.
     """
     requests = list(dict.fromkeys(promised.unknown_logs))
-    senders = Counter(row for request in requests for row in _rows(promised, request))
+    senders = Counter(row for request in requests for row in _rows(promised, found, request))
     count = account.counts["whole request"]
     for request in requests:
-        rows = [row for row in _rows(promised, request) if senders[row] == 1]
+        rows = [row for row in _rows(promised, found, request) if senders[row] == 1]
         there = sum(_is_there(row, request, found, metrics) for row in rows)
         count.sent += 1
         if 0 < there < len(rows):
@@ -39,8 +39,8 @@ def compare_whole_requests(
             count.found += 1
 
 
-def _rows(promised: Promises, request: Log) -> Iterator[Row]:
-    """Return the rows that only requests without an answer sent."""
+def _rows(promised: Promises, found: Holdings, request: Log) -> Iterator[Row]:
+    """Return the rows of a request that nothing but itself can have written."""
     run_id = request.run_id
     for key in request.metrics:
         steps = promised.series[run_id, key].steps
@@ -51,17 +51,28 @@ def _rows(promised: Promises, request: Log) -> Iterator[Row]:
         if not promised.params[run_id, key].acknowledged:
             yield "param", run_id, key, 0
     for key, edition in request.tags:
-        tag, text = promised.tags[run_id, key], facts.tag(request.name, key, edition)
-        # An edition that a later one may have replaced says nothing.
-        if tag.values[-1] == text and not (tag.acknowledged and tag.values[0] == text):
+        if _may_tell(
+            promised.tags[run_id, key], found.tags.get((run_id, key)), request, key, edition
+        ):
             yield "tag", run_id, key, edition
+
+
+def _may_tell(tag: Promise[str], text: str | None, request: Log, key: str, edition: int) -> bool:
+    """Say whether a tag's value tells if this request set it.
+
+    Not if a later one may have replaced it, if an acknowledged one wrote the same, or if the tag is
+    a finding of its own.
+    """
+    own = facts.tag(request.name, key, edition)
+    is_finding = tag.acknowledged if text is None else text not in tag.values
+    return tag.values[-1] == own and not ((tag.acknowledged and tag.values[0] == own) or is_finding)
 
 
 def _is_there(row: Row, request: Log, found: Holdings, metrics: MetricRows) -> bool:
     kind, run_id, key, number = row
     if kind == "metric":
         assert isinstance(number, int)
-        return metrics.is_right((run_id, key), number)
+        return metrics.is_there((run_id, key), number)
     if kind == "param":
         return (run_id, key) in found.params
     return found.tags.get((run_id, key)) == facts.tag(request.name, key, int(str(number)))
