@@ -10,9 +10,10 @@ from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.database.admin import database_name
 from mlfleet.database.connect import connect
 from mlfleet.database.statement import column
-from mlfleet.errors import UnknownTenantError
+from mlfleet.errors import NotRunningError, UnknownTenantError
 from mlfleet.load.targets import Target
 from mlfleet.runtime.folder import DataFolder
+from mlfleet.settings import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +51,7 @@ def _named(target: Target) -> Place:
 
 
 def _in_fleet(names: Sequence[str], folder: DataFolder) -> list[Place]:
-    uri = folder.read().admin_uri
+    uri = _admin_uri(folder)
     with contextlib.closing(Catalogue(uri)) as catalogue:
         known = {str(tenant.name): tenant for tenant in catalogue.tenants()}
     if missing := [name for name in names if name not in known]:
@@ -67,6 +68,16 @@ def _in_fleet(names: Sequence[str], folder: DataFolder) -> list[Place]:
         database = database_name(tenant.id)
         found.append(Place(name, uri, database, root, database in there))
     return found
+
+
+def _admin_uri(folder: DataFolder) -> str:
+    """Return the fleet's Postgres; of a fleet on other machines only the environment knows it."""
+    try:
+        return folder.read().admin_uri
+    except NotRunningError:
+        if elsewhere := Settings.from_environ().admin_uri:
+            return elsewhere
+        raise
 
 
 def _folder(location: str) -> Path | None:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlfleet.errors import FleetError
+from mlfleet.errors import FleetError, NotRunningError
 from mlfleet.load.population import tenant_names
 from mlfleet.runtime.cell_admin import CellAdmin
-from mlfleet.runtime.folder import DataFolder, FleetFile
+from mlfleet.runtime.folder import DataFolder
 
 TOKEN_NAME = "load"
 TOKEN_LIFE = datetime.timedelta(days=1)
@@ -79,22 +79,20 @@ def _address(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
-class LocalFleet:
-    """The fleet that runs on this machine with a data folder, as a load run needs it."""
+@dataclasses.dataclass(frozen=True)
+class Fleet:
+    """A running fleet, as a load run needs it."""
 
-    def __init__(self, data: Path) -> None:
-        """Find it.
-
-        Raises:
-            NotRunningError: none runs there.
-        """
-        self.data = data
-        self.file: FleetFile = DataFolder(data).read()
+    data: Path
+    url: str
+    admin_uri: str = dataclasses.field(repr=False)
+    cells: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Path of each cell's admin socket; none when the fleet is on other machines."""
 
     @property
-    def url(self) -> str:
-        """Where it answers."""
-        return self.file.url
+    def is_here(self) -> bool:
+        """Whether its processes are on this machine."""
+        return bool(self.cells)
 
     def register(self, count: int) -> list[Target]:
         """Register the tenants of load tests that are not there yet; give each a new token."""
@@ -102,7 +100,7 @@ class LocalFleet:
 
         names = tenant_names(count)
         expires_at = datetime.datetime.now(datetime.UTC) + TOKEN_LIFE
-        with contextlib.closing(Catalogue(self.file.admin_uri)) as catalogue:
+        with contextlib.closing(Catalogue(self.admin_uri)) as catalogue:
             catalogue.create_tenants(names, actor="load")
             tokens = catalogue.put_tokens(names, TOKEN_NAME, expires_at, actor="load")
         time.sleep(POLL_S)
@@ -111,15 +109,38 @@ class LocalFleet:
     def put_to_sleep(self, targets: Sequence[Target]) -> None:
         """Let every tenant have a database and then sleep, as before a wake storm.
 
-        A tenant that was only registered would spend the storm being made.
+        A tenant that was only registered would spend the storm being made. A fleet on other
+        machines is left as it is: its tenants sleep, and its cells end, by themselves.
         """
         from mlfleet.catalogue.catalogue import Catalogue
 
-        with contextlib.closing(Catalogue(self.file.admin_uri)) as catalogue:
+        if not self.is_here:
+            return
+        with contextlib.closing(Catalogue(self.admin_uri)) as catalogue:
             known = {str(tenant.name): tenant for tenant in catalogue.tenants()}
         for target in targets:
             tenant = known[target.tenant]
-            cell = CellAdmin(tenant.cell, self.file.cells[tenant.cell])
+            cell = CellAdmin(tenant.cell, self.cells[tenant.cell])
             if tenant.state == "registered":
                 cell.wake(tenant.name)
             cell.sleep(tenant.name)
+
+
+def find_fleet(data: Path, host: str | None, admin_uri: str | None) -> Fleet:
+    """Return the fleet that runs here, or one on other machines.
+
+    Args:
+        data: its data folder.
+        host: address of a fleet on other machines, if there is none here.
+        admin_uri: the Postgres of that fleet, as administrator.
+
+    Raises:
+        NotRunningError: none runs here, and no other is named.
+    """
+    try:
+        file = DataFolder(data).read()
+    except NotRunningError:
+        if host and admin_uri:
+            return Fleet(data, host.rstrip("/"), admin_uri)
+        raise
+    return Fleet(data, file.url, file.admin_uri, file.cells)

@@ -12,8 +12,8 @@ from mlfleet.load import mix, run_folder
 from mlfleet.load.resources import Sampler
 from mlfleet.load.swarm import options as our_options
 from mlfleet.load.targets import (
-    LocalFleet,
     Target,
+    find_fleet,
     read_targets,
     same_address,
     write_targets,
@@ -45,9 +45,10 @@ class Preparation:
         self.options = options
         self.trace = our_options.trace_from(options)
         our_options.plan_from(options, self.trace)
-        self.data = Path(options.data) if options.data else Settings.from_environ().data
+        settings = Settings.from_environ()
+        self.data = Path(options.data) if options.data else settings.data
         self.named = read_targets(Path(options.targets)) if options.targets else None
-        self.fleet = None if self.named else LocalFleet(self.data)
+        self.fleet = None if self.named else find_fleet(self.data, options.host, settings.admin_uri)
         self.host = self.named[0].url if self.named else self.fleet.url if self.fleet else ""
         self._check_host(options.host)
 
@@ -107,8 +108,10 @@ class Preparation:
 
     def sampler(self, folder: Path, pid: int) -> Sampler:
         """Return the one that watches the fleet, if it is on this machine, and this Locust."""
-        data = self.fleet.data if self.fleet else None
-        return Sampler(folder, data, {"locust": pid})
+        fleet = self.fleet
+        if fleet is None or fleet.is_here:
+            return Sampler(folder, fleet.data if fleet else None, {"locust": pid})
+        return Sampler(folder, None, {"locust": pid}, database_uri=fleet.admin_uri)
 
     def _document(self, order: Order, now: float, mixture: str, tenants: int) -> dict[str, Any]:
         options = self.options
