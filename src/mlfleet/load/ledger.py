@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import socket
-import socket
 import time
 from collections.abc import Iterable
 from pathlib import Path
