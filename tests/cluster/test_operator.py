@@ -1,11 +1,15 @@
 """What the operator writes into a Tenant: how it went, and nothing that is there already."""
 
+import io
+import json
+import logging
 from typing import Any
 
 import kopf
 
 from mlfleet.cluster import operator
 from mlfleet.cluster.reconcile import Reconciler
+from mlfleet.log import JsonFormatter
 
 from .shelf import Shelf
 
@@ -50,3 +54,18 @@ def test_what_cannot_be_is_said_in_the_condition_and_tried_again(
     shelf.add_cell("cell-7")
     status |= settled(worker, "homeless", {"cell": "cell-7"}, status)
     assert status["conditions"][0]["status"] == "True"
+
+
+def test_a_line_of_the_log_names_the_tenant_and_leaves_out_all_settings() -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter())
+    handler.addFilter(operator.plainly)
+    record = logging.makeLogRecord(
+        {"msg": "Handler failed", "settings": object(), "k8s_skip": False,
+         "k8s_ref": {"kind": "Tenant", "name": "team-a"}}
+    )  # fmt: skip
+    handler.handle(record)
+    line = json.loads(stream.getvalue())
+    assert set(line) == {"time", "level", "event", "tenant"}
+    assert line["tenant"] == "team-a"

@@ -129,9 +129,21 @@ async def follow(reconciler: Reconciler) -> None:
         await asyncio.sleep(POLL_S)
 
 
+def plainly(record: logging.LogRecord) -> bool:
+    """Let a record of kopf's carry the tenant's name instead of all settings and references."""
+    fields = vars(record)
+    fields.pop("settings", None)
+    fields.pop("k8s_skip", None)
+    if reference := fields.pop("k8s_ref", None):
+        record.tenant = reference.get("name")
+    return True
+
+
 def main() -> None:
     """Run until told to stop."""
     fleet_log.configure()
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(plainly)
     settings = Settings.from_environ()
     if settings.admin_uri is None:
         raise FleetError("MLFLEET_ADMIN_URI is not set: postgresql://USER:PASSWORD@HOST/postgres")
