@@ -70,10 +70,21 @@ def cell_pods() -> list[Any]:
     return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
 
-def pods_of_cell() -> list[Any]:
-    """Return all pods of cell-0."""
-    found: list[Any] = get("pods", "-l", CELL)["items"]
-    return found
+def serving() -> list[Any]:
+    """Return the pods of cell-0's latest revision that are ready."""
+    latest = get("ksvc/cell-0")["status"]["latestReadyRevisionName"]
+    return [
+        pod
+        for pod in cell_pods()
+        if pod["metadata"]["labels"]["serving.knative.dev/revision"] == latest
+        and all(s["ready"] for s in pod["status"].get("containerStatuses", [{"ready": False}]))
+    ]
+
+
+def metric(address: str, name: str) -> float:
+    """Return a number of those that a gateway shows to a scrape."""
+    lines = requests.get(f"{address}/metrics", timeout=60).text.splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
 
 
 def wait_for_zero(wait_s: float = 240) -> None:
@@ -178,6 +189,16 @@ def new_tenant(fleet: str) -> Iterator[Callable[..., Tenant]]:
     yield create
     for name in made:
         kubectl("delete", "tenant", name, "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture(scope="session")
+def hundred_tenants(fleet: str) -> Iterator[list[Tenant]]:
+    """Make tenants that nobody has called yet. They go last: the operator has a minute's work."""
+    series = f"storm-{uuid.uuid4().hex[:6]}"
+    names = [f"{series}-{number:03d}" for number in range(100)]
+    rows = mlfleet("tenant", "create", *names)
+    yield [Tenant(row["name"], row["url"], row["token"]) for row in rows]
+    kubectl("delete", "tenant", *names, "--wait=false")
 
 
 @pytest.fixture

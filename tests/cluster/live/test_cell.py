@@ -11,7 +11,17 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from .conftest import Tenant, cell_pods, get, kubectl, mlfleet, sql, until, wait_for_zero
+from .conftest import (
+    Tenant,
+    cell_pods,
+    get,
+    kubectl,
+    metric,
+    serving,
+    sql,
+    until,
+    wait_for_zero,
+)
 
 NewTenant = Callable[..., Tenant]
 
@@ -23,56 +33,49 @@ def client_for(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient
     return MlflowClient(tenant.url)
 
 
-def test_the_first_write_starts_a_cell_from_zero(
-    new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tenant = new_tenant()
-    client = client_for(tenant, monkeypatch)
-    wait_for_zero()
-    begun = time.monotonic()
-    run = client.create_run("0")
-    took_s = time.monotonic() - begun
-    client.log_metric(run.info.run_id, "loss", 0.5)
-    assert client.get_run(run.info.run_id).data.metrics == {"loss": 0.5}
-    assert cell_pods()
-    assert took_s < 30, "the client waits once, and not for its second try"
-
-
-def test_what_was_written_is_there_when_the_cell_has_slept(
+def test_the_first_write_starts_a_cell_from_zero_and_all_that_was_written_before_is_there(
     new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    tenant = new_tenant()
-    client = client_for(tenant, monkeypatch)
+    old, fresh = new_tenant(), new_tenant()
+    client = client_for(old, monkeypatch)
     run = client.create_run("0").info.run_id
     (tmp_path / "note.txt").write_text("remember")
     client.log_artifact(run, str(tmp_path / "note.txt"))
     client.log_param(run, "depth", "3")
     client.create_registered_model("m")
     wait_for_zero()
+
+    client = client_for(fresh, monkeypatch)
+    begun = time.monotonic()
+    first = client.create_run("0").info.run_id
+    took_s = time.monotonic() - begun
+    client.log_metric(first, "loss", 0.5)
+    assert client.get_run(first).data.metrics == {"loss": 0.5}
+    assert cell_pods()
+    assert took_s < 30, "the client waits once, and not for its second try"
+
+    client = client_for(old, monkeypatch)
     assert client.get_run(run).data.params == {"depth": "3"}
     assert [one.name for one in client.search_registered_models()] == ["m"]
     local = client.download_artifacts(run, "note.txt", str(tmp_path))
     assert Path(local).read_text() == "remember"
 
 
-def test_a_hundred_first_requests_to_a_cell_at_zero_are_all_answered(fleet: str) -> None:
-    names = [f"storm-{number:03d}" for number in range(100)]
-    rows = mlfleet("tenant", "create", *names)
-    tenants = [Tenant(row["name"], row["url"], row["token"]) for row in rows]
-    try:
-        wait_for_zero()
-        with ThreadPoolExecutor(100) as threads:
-            runs = list(threads.map(Tenant.create_run_patiently, tenants))
-        assert len(set(runs)) == 100
-        wanted = sql(
-            "SELECT 'mlfleet_t' || id FROM tenants WHERE name LIKE 'storm-%'", "mlfleet_catalogue"
-        )
-        databases = sql("SELECT datname FROM pg_database WHERE datname LIKE 'mlfleet\\_t%'")
-        assert len(wanted) == 100
-        assert set(wanted) <= set(databases)
-        assert len(databases) == len(set(databases))
-    finally:
-        kubectl("delete", "tenant", *names, "--wait=false")
+def test_a_hundred_first_requests_to_a_cell_at_zero_are_all_answered(
+    hundred_tenants: list[Tenant],
+) -> None:
+    wait_for_zero()
+    with ThreadPoolExecutor(100) as threads:
+        runs = list(threads.map(Tenant.create_run_patiently, hundred_tenants))
+    assert len(set(runs)) == 100
+    series = hundred_tenants[0].name[:-3]
+    wanted = sql(
+        f"SELECT 'mlfleet_t' || id FROM tenants WHERE name LIKE '{series}%'", "mlfleet_catalogue"
+    )
+    databases = sql("SELECT datname FROM pg_database WHERE datname LIKE 'mlfleet\\_t%'")
+    assert len(wanted) == 100
+    assert set(wanted) <= set(databases)
+    assert len(databases) == len(set(databases))
 
 
 def test_a_gigabyte_passes_both_ways(new_tenant: NewTenant) -> None:
@@ -110,6 +113,11 @@ def test_names_of_the_fleet_pass_the_host_check_and_others_do_not(
     assert requests.get(f"http://{inside}{path}", headers=headers, timeout=60).ok
     with_port = {**headers, "Host": urlsplit(fleet).netloc + ":80"}
     assert requests.get(f"{fleet}{path}", headers=with_port, timeout=60).ok
+    [pod, *_] = serving()
+    straight = f"http://{pod['status']['podIP']}:8080{path}"
+    for name, status in [(urlsplit(fleet).netloc, 200), ("cell-0.example.org", 403)]:
+        answer = requests.get(straight, headers={**headers, "Host": name}, timeout=60)
+        assert answer.status_code == status, answer.text
 
 
 def test_an_instance_is_confined_under_the_default_seccomp_profile(new_tenant: NewTenant) -> None:
@@ -127,14 +135,9 @@ def test_an_instance_is_confined_under_the_default_seccomp_profile(new_tenant: N
 def test_a_probe_or_scrape_wakes_no_tenant(new_tenant: NewTenant, fleet: str) -> None:
     tenant = new_tenant()
     tenant.create_run()
-    until("the tenant sleeps", lambda: awake(fleet) == 0, 90)
+    until("the tenant sleeps", lambda: metric(fleet, "mlfleet_awake") == 0, 90)
     assert requests.get(f"{fleet}/{tenant.name}/health", timeout=60).ok
-    assert awake(fleet) == 0
-
-
-def awake(fleet: str) -> int:
-    lines = requests.get(f"{fleet}/metrics", timeout=60).text.splitlines()
-    return int(float(next(line.split()[1] for line in lines if line.startswith("mlfleet_awake "))))
+    assert metric(fleet, "mlfleet_awake") == 0
 
 
 def test_old_revisions_are_few(fleet: str) -> None:

@@ -13,8 +13,9 @@ from .conftest import (
     cell_pods,
     get,
     kubectl,
+    metric,
     mlfleet,
-    pods_of_cell,
+    serving,
     sql,
     until,
 )
@@ -33,14 +34,30 @@ def grown(load: Load, by: int = 20) -> None:
     )
 
 
-def test_a_pod_killed_without_warning_loses_nothing(new_tenant: NewTenant, load: Writing) -> None:
+def test_a_cell_killed_without_warning_loses_nothing(new_tenant: NewTenant, load: Writing) -> None:
     tenant = new_tenant()
     with load(tenant) as written:
+        grown(written)
+        for pod in serving():
+            kill_all_processes(pod["metadata"]["name"])
         grown(written)
         for pod in cell_pods():
             kubectl("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
         grown(written)
     assert_nothing_missing(tenant, written)
+
+
+def kill_all_processes(pod: str) -> None:
+    """Send SIGKILL to gateway, zygote and instances at once, and see the container start again."""
+    before = restarts(pod)
+    kill = ["python", "-c", "import os, signal; os.kill(-1, signal.SIGKILL)"]
+    kubectl("exec", pod, "-c", "cell", "--", *kill, check=False)
+    until("the container starts again", lambda: restarts(pod) > before)
+
+
+def restarts(pod: str) -> int:
+    found = get(f"pod/{pod}")["status"]["containerStatuses"]
+    return next(int(one["restartCount"]) for one in found if one["name"] == "cell")
 
 
 def test_clients_merely_wait_while_a_node_is_drained(new_tenant: NewTenant, load: Writing) -> None:
@@ -151,29 +168,37 @@ def test_a_tenant_moves_between_cells_under_load(new_tenant: NewTenant, load: Wr
 
 def test_two_replicas_serve_one_tenant(new_tenant: NewTenant) -> None:
     tenant = new_tenant()
-    annotations = {"autoscaling.knative.dev/min-scale": "2"}
-    name = get("ksvc/cell-0")["spec"]["template"]["metadata"]["annotations"]
-    change = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
-    kubectl("patch", "ksvc", "cell-0", "--type=merge", "-p", json.dumps(change))
+    scale_to_at_least(2)
     try:
         until("two pods serve", lambda: len(serving()) == 2, 180)
         with ThreadPoolExecutor(16) as threads:
             runs = list(threads.map(lambda _: tenant.create_run(), range(64)))
+        addresses = [f"http://{pod['status']['podIP']}:8080" for pod in serving()]
+        awake = [metric(address, "mlfleet_awake") for address in addresses]
+        assert len(awake) == 2
+        assert all(awake), "both replicas have an instance of it"
         found = tenant.call("POST", "runs/search", experiment_ids=["0"], max_results=1000)
         assert {row["info"]["run_id"] for row in found.json()["runs"]} == set(runs)
+        one_value_of_many_wins(tenant, runs[0])
     finally:
-        name.setdefault("autoscaling.knative.dev/min-scale", "0")
-        change["spec"]["template"]["metadata"]["annotations"] = {
-            "autoscaling.knative.dev/min-scale": "0"
-        }
-        kubectl("patch", "ksvc", "cell-0", "--type=merge", "-p", json.dumps(change))
+        scale_to_at_least(0)
 
 
-def serving() -> list[object]:
-    latest = get("ksvc/cell-0")["status"]["latestReadyRevisionName"]
-    return [
-        pod
-        for pod in pods_of_cell()
-        if pod["metadata"]["labels"]["serving.knative.dev/revision"] == latest
-        and all(s["ready"] for s in pod["status"].get("containerStatuses", [{"ready": False}]))
-    ]
+def scale_to_at_least(replicas: int) -> None:
+    annotations = {"autoscaling.knative.dev/min-scale": str(replicas)}
+    change = {"spec": {"template": {"metadata": {"annotations": annotations}}}}
+    kubectl("patch", "ksvc", "cell-0", "--type=merge", "-p", json.dumps(change))
+
+
+def one_value_of_many_wins(tenant: Tenant, run: str) -> None:
+    """Write a parameter with other values at once: one is acknowledged, and that one is kept."""
+
+    def write(number: int) -> int:
+        answer = tenant.call("POST", "runs/log-parameter", run_id=run, key="p", value=f"{number}")
+        return answer.status_code
+
+    with ThreadPoolExecutor(16) as threads:
+        codes = list(threads.map(write, range(16)))
+    assert sorted(codes) == [200] + [400] * 15
+    kept = tenant.call("GET", "runs/get", run_id=run).json()["run"]["data"]["params"]
+    assert kept == [{"key": "p", "value": str(codes.index(200))}]
