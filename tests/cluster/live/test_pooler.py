@@ -36,7 +36,7 @@ def apply(folder: object, address: str) -> None:
 def pooled(fleet: str) -> Iterator[str]:
     """The fleet with PgBouncer; yields the address of its pod."""
     images = {name for node in get("nodes")["items"] for image in node["status"]["images"]
-              for name in image["names"]}  # fmt: skip
+              for name in image["names"] or []}  # fmt: skip
     if IMAGE not in images:
         pytest.skip(f"the node lacks {IMAGE}: build storage/pgbouncer")
     try:
