@@ -12,12 +12,16 @@ from pathlib import Path
 
 from load_figures import figure
 from load_figures.figure import Figure, Kept
-from load_figures.rows import chaos, soak
+from load_figures.rows import chaos, diurnal, five_tasks, soak, storm, users10k
 from load_figures.stage import Stage
 from mlfleet.load import processes, run_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS: dict[str, Callable[[Stage], Figure]] = {
+    "users10k": users10k.measure,
+    "storm": storm.measure,
+    "five-tasks": five_tasks.measure,
+    "diurnal": diurnal.measure,
     "chaos": chaos.measure,
     "soak": soak.measure,
 }

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -67,14 +69,13 @@ class LoadRun:
         return document(self.folder)
 
     def stop(self) -> None:
-        """End it early."""
-        if self.process.poll() is None:
-            self.process.terminate()
+        """End it early, Locust and its workers with it."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(60)
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
+                return
 
 
 @contextlib.contextmanager

@@ -18,9 +18,7 @@ def test_each_process_of_a_fleet_is_counted_and_weighed(fleet: Any, tmp_path: Pa
     roles = {one["role"] for one in seen}
     assert roles >= {"supervisor", "gateway", "zygote", "instance", "Postgres"}
     assert str(os.getpid()) not in lines[-1]["processes"]
-    assert all(
-        one["private_bytes"] > 0 and one["fds"] > 0 for one in lines[-1]["processes"].values()
-    )
+    assert all(one["pss_bytes"] > 0 and one["fds"] > 0 for one in lines[-1]["processes"].values())
     assert {"gateway", "instance"} <= {one.name.split()[0] for one in soak.of_processes(lines)}
 
 

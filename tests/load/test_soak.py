@@ -107,7 +107,7 @@ def test_one_leaking_process_among_many_is_found() -> None:
             "processes": {
                 str(pid): {
                     "role": "instance",
-                    "private_bytes": 20 * MIB + (2000 * t if pid == 7 else 0),
+                    "pss_bytes": 20 * MIB + (2000 * t if pid == 7 else 0),
                     "fds": 20,
                 }
                 for pid in range(1, 60)
@@ -120,6 +120,6 @@ def test_one_leaking_process_among_many_is_found() -> None:
 
 
 def test_a_process_that_was_not_there_to_the_end_is_not_judged() -> None:
-    seen = {"role": "instance", "private_bytes": MIB, "fds": 2}
+    seen = {"role": "instance", "pss_bytes": MIB, "fds": 2}
     rows = [{"t": t, "processes": {"1": seen} if t < 900 else {}} for t in range(0, SECONDS, 30)]
     assert soak.of_processes(rows) == []

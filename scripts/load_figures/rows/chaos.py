@@ -7,7 +7,7 @@ from benchmarks.fleet import COMMAND
 from load_figures.figure import Figure
 from load_figures.stage import Stage, brief, load, wait_until_it_began
 
-USERS, TENANTS, THINK_S = 300, 60, 5
+USERS, TENANTS, THINK_S = 300, 60, 10
 LEAD_S = 20
 """Before the first strike: users arrive, tenants get their databases."""
 REACH = (

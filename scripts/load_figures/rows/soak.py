@@ -18,7 +18,7 @@ def measure(stage: Stage) -> Figure:
     seconds = stage.seconds(45 * 60, 120)
     settle_s = stage.seconds(soak.SETTLE_S, 40)
     folder = stage.run_folder("soak")
-    users = stage.count(500, 100)
+    users = stage.count(450, 100)
     options = ("-u", users, "-r", 20, "-t", f"{seconds:.0f}s", "--think", THINK_S)
     # Nobody falls asleep: a process that is there all the time is one that can be judged.
     with (

@@ -59,7 +59,8 @@ class Census:
 def _weigh(process: Process, role: str) -> dict[str, Any]:
     return {
         "role": role,
-        "private_bytes": processes.private_bytes(process.pid),
+        # Proportional, not private: a page that the last neighbour stopped sharing would look new.
+        "pss_bytes": processes.pss_bytes(process.pid),
         "fds": processes.descriptors(process.pid) or 0,
     }
 

@@ -1,168 +1,142 @@
-"""Two runs side by side: the same figures, and the second over the first.
+"""The same users at stock `mlflow server` and at a fleet, in turns, on one Postgres.
 
-A ratio above 1 is more, which is better for a rate and worse for a latency: the table says which
-way is good. Whether the two runs are alike enough is left to the reader: what differs comes first.
+Stock runs with its defaults and with one worker (with several it answers nothing sooner than after
+40 ms); the fleet has the users spread over tenants, and all on one. A stock server is started for
+its turn and stopped after it, so that no side pays for another's idle processes.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+import time
+import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from mlfleet.load import report, tables, units
-from mlfleet.load.charts import Chart, Line, seconds_label
-from mlfleet.load.figures import Figures
-from mlfleet.load.page import Page, Table
-from mlfleet.load.roles import ROLES
+from mlfleet.database.connect import connect
+from mlfleet.load import compare, stock
+from mlfleet.load.compare import Probe, Side
+from mlfleet.load.trial import Server, Trial
+from mlfleet.runtime import ports
+from mlfleet.runtime.folder import DataFolder
 
-Number = float | None
-_SETUP = ("kind", "users", "tenants", "shape", "mix", "seed", "processes")
-_COLOURS = ("blue", "orange")
+FIRST_USERS = 300
+SETTLE_S = 8.0
+"""After stock's first answer: its job runner's processes are still starting then."""
+STOCK_PORTS = range(21700, 21800)
+DATABASE = "mlfleet_compare_stock"
+DEFAULTS, ONE_WORKER = "stock, defaults", "stock, one worker"
+ONE_TENANT = "fleet, 1 tenant"
+STOCK_OPTIONS: dict[str, tuple[str, ...]] = {DEFAULTS: (), ONE_WORKER: ("--workers", "1")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Pair:
-    """One figure of two runs."""
+class Result:
+    """What a comparison found."""
 
-    what: str
-    first: Number
-    second: Number
-    words: Callable[[Number], str]
-    is_more_better: bool | None = None
-    """None: neither is better."""
+    sides: list[Side]
+    probes: dict[str, list[list[Probe]]]
+    """Of each side, by turn."""
 
-    @property
-    def ratio(self) -> float | None:
-        """The second over the first."""
-        if self.first is None or self.second is None or self.first == 0:
-            return None
-        return self.second / self.first
-
-    @property
-    def row(self) -> tuple[str, ...]:
-        """The figure as a row of a table."""
-        ratio = "-" if self.ratio is None else f"{self.ratio:.2f} ×"
-        return self.what, self.words(self.first), self.words(self.second), ratio, self._better()
-
-    def _better(self) -> str:
-        return {True: "higher", False: "lower", None: ""}[self.is_more_better]
+    def document(self) -> dict[str, Any]:
+        """Return everything as JSON has it."""
+        return {
+            "ratio": compare.ratio(self.sides),
+            "sides": [dataclasses.asdict(side) for side in self.sides],
+            "probes": {
+                name: [[dataclasses.asdict(probe) for probe in turn] for turn in turns]
+                for name, turns in self.probes.items()
+            },
+        }
 
 
-def pairs(first: Figures, second: Figures) -> list[Pair]:
-    """Return what two runs have in common: the whole, each role, each request name."""
-    return [
-        *_of_requests(first, second),
-        *_of_fleet(first, second),
-        *_of_roles(first, second),
-        *_of_names(first, second),
-    ]
+class Comparison:
+    """A comparison on the Postgres of a running fleet."""
 
+    def __init__(self, data: Path, trial: Trial, tenants: int) -> None:
+        """Find the fleet.
 
-def _of_requests(first: Figures, second: Figures) -> Iterable[Pair]:
-    one, two = first["requests"], second["requests"]
-    yield Pair("answered", one["rate"], two["rate"], units.rate, True)
-    yield Pair("failed tries", one["failed"], two["failed"], units.count, False)
-    for word in ("warm", "cold"):
-        for share in ("p50", "p99", "max"):
-            key = f"{share}_s"
-            name = f"{word} {'longest' if share == 'max' else share}"
-            yield Pair(name, one[word][key], two[word][key], units.latency, False)
+        Args:
+            data: its folder.
+            trial: how to probe.
+            tenants: that the users are spread over.
 
+        Raises:
+            NotRunningError: no fleet runs there.
+        """
+        self._data, self._trial, self._tenants = data.absolute(), trial, tenants
+        self._admin_uri = DataFolder(data).read().admin_uri
 
-def _of_fleet(first: Figures, second: Figures) -> Iterable[Pair]:
-    one, two = first["fleet"] or {}, second["fleet"] or {}
-    yield Pair("awake, median", one.get("awake_median"), two.get("awake_median"), units.count)
-    yield Pair("wakes", one.get("wakes"), two.get("wakes"), units.count)
-    for share in ("p50", "p99"):
-        key = f"wake_{share}_s"
-        yield Pair(f"wait for a wake {share}", one.get(key), two.get(key), units.latency, False)
-
-
-def _of_roles(first: Figures, second: Figures) -> Iterable[Pair]:
-    for what, key, words in (
-        ("CPU of servers", "cores", units.cores),
-        ("memory of servers, most", "pss_most_bytes", units.size),
-        ("processes of servers, most", "processes_most", units.count),
-    ):
-        yield Pair(what, first["servers"][key], second["servers"][key], words, False)
-    one, two = ({role["role"]: role for role in f["roles"]} for f in (first, second))
-    for role in (role for role in ROLES if role in one and role in two):
-        yield Pair(f"CPU of {role}", one[role]["cores"], two[role]["cores"], units.cores, False)
-
-
-def _of_names(first: Figures, second: Figures) -> Iterable[Pair]:
-    others = {row["name"]: row for row in second["names"]}
-    for row in first["names"]:
-        if other := others.get(row["name"]):
-            for key in ("p50", "p99"):
-                one, two = (each["warm"][f"{key}_s"] for each in (row, other))
-                yield Pair(f"{row['name']} warm {key}", one, two, units.latency, False)
-
-
-def write(folder: Path, other: Path, page: Path) -> list[Pair]:
-    """Write one page about two runs, and the same figures as JSON beside it; return them."""
-    first, second = report.read(folder), report.read(other)
-    names = names_of(folder, other)
-    found = [pair for pair in pairs(first, second) if pair.first is not None or pair.second]
-    page.write_text(html(first, second, names))
-    rows = [{"what": p.what, "first": p.first, "second": p.second, "ratio": p.ratio} for p in found]
-    page.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    return found
-
-
-def names_of(folder: Path, other: Path) -> tuple[str, str]:
-    """Return what the two runs are called."""
-    one, two = folder.absolute().name, other.absolute().name
-    return (one, two) if one != two else (f"{one} (first)", f"{two} (second)")
-
-
-def text(found: Sequence[Pair], names: tuple[str, str]) -> str:
-    """Return the table for a terminal."""
-    return tables.text_table(_header(names), [pair.row for pair in found])
-
-
-def _header(names: tuple[str, str]) -> tuple[str, ...]:
-    return "", *names, "second / first", "better"
-
-
-def html(first: Figures, second: Figures, names: tuple[str, str]) -> str:
-    """Return the page about two runs."""
-    found = [pair for pair in pairs(first, second) if pair.first is not None or pair.second]
-    setups = [
-        (key, *(str(figures["run"].get(key, "-")) for figures in (first, second))) for key in _SETUP
-    ]
-    differing = [row for row in setups if row[1] != row[2]]
-    return Page(
-        title=f"{names[0]} and {names[1]}",
-        subtitle=f"First: {report.subtitle(first)}. Second: {report.subtitle(second)}.",
-        charts=[chart for chart in charts(first, second, names) if chart.shown],
-        tables=[
-            Table("What differs", ("", *names), differing, style="texts", is_first=True),
-            Table("Figures", _header(names), [pair.row for pair in found], is_first=True),
-        ],
-        times="Time since the first request of each run (minutes:seconds).",
-    ).html()
-
-
-def charts(first: Figures, second: Figures, names: tuple[str, str]) -> Iterable[Chart]:
-    """Return the charts of both runs in the same axes."""
-    runs = list(zip((first, second), names, _COLOURS, strict=True))
-    for title, unit, key, is_log in (
-        ("Requests", "per second", "rate", False),
-        ("Users", "", "users", False),
-        ("Latency, warm, p99", "logarithmic", "warm_p99_s", True),
-        ("Latency, cold, p99", "logarithmic", "cold_p99_s", True),
-        ("Instances awake", "", "awake", False),
-        ("Whole machine", "cores", "busy", False),
-    ):
-        yield Chart(
-            title,
-            unit,
-            tuple(
-                Line(name, run["series"][key], colour, seconds=run["series"]["seconds"])
-                for run, name, colour in runs
-            ),
-            max((run["series"]["seconds"] for run, _, _ in runs), key=lambda s: s[-1]),
-            is_log=is_log,
-            label=seconds_label if is_log else units.count_label,
+    def run(self, turns: int, *, is_short: bool = False) -> Result:
+        """Measure all sides in turns; a short one leaves out one worker and the single tenant."""
+        names = [f"fleet, {self._tenants} tenants"]
+        names = (
+            [DEFAULTS, *names] if is_short else [DEFAULTS, ONE_WORKER, *names, "fleet, 1 tenant"]
         )
+        probes: dict[str, list[list[Probe]]] = {name: [] for name in names}
+        with self._stock_database() as uri:
+            for _ in range(turns):
+                for name in names:
+                    probes[name].append(self._turn(name, uri, self._first(probes[name])))
+        return Result([self._side(name, found) for name, found in probes.items()], probes)
+
+    def _first(self, turns: list[list[Probe]]) -> int:
+        best = compare.best(turns[-1], self._trial.p99_s) if turns else None
+        return best.users if best else FIRST_USERS
+
+    def _turn(self, name: str, uri: str, first: int) -> list[Probe]:
+        with self._server(name, uri) as server:
+            return self._trial.search(server, first)
+
+    @contextlib.contextmanager
+    def _server(self, name: str, uri: str) -> Iterator[Server]:
+        if name not in STOCK_OPTIONS:
+            tenants = "1" if name == ONE_TENANT else str(self._tenants)
+            options = ("--data", str(self._data), "--tenants", tenants)
+            yield Server(name, False, options, self._data)
+            return
+        port, claim = ports.reserve(None, STOCK_PORTS)
+        folder = self._trial.folder / f"server-{port}"
+        with claim, stock.running(uri, folder, port, *STOCK_OPTIONS[name]) as server:
+            time.sleep(SETTLE_S)
+            targets = folder / "targets.json"
+            targets.write_text(json.dumps([_target(server, uri)]))
+            yield Server(name, True, ("--targets", str(targets)), self._data, server.pid)
+
+    @contextlib.contextmanager
+    def _stock_database(self) -> Iterator[str]:
+        """Make stock a database of its own beside the tenants', and drop it at the end."""
+        with contextlib.closing(connect(self._admin_uri)) as connection:
+            drop = f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)"
+            with connection.cursor() as cursor:
+                cursor.execute(drop)
+                cursor.execute(f"CREATE DATABASE {DATABASE}")
+            try:
+                uri = _of_database(self._admin_uri)
+                stock.migrate(uri)
+                yield uri
+            finally:
+                with connection.cursor() as cursor:
+                    cursor.execute(drop)
+
+    def _side(self, name: str, turns: list[list[Probe]]) -> Side:
+        best = [compare.best(turn, self._trial.p99_s) for turn in turns]
+        findings = [probe.figures["findings"] for turn in turns for probe in turn]
+        missing = -1 if -1 in findings else sum(findings)
+        return Side(name, name in STOCK_OPTIONS, tuple(one for one in best if one), missing)
+
+
+def _of_database(admin_uri: str) -> str:
+    parts = urllib.parse.urlsplit(admin_uri)._replace(path=f"/{DATABASE}", scheme="postgresql")
+    return urllib.parse.urlunsplit(parts).replace("postgresql://", "postgresql+psycopg2://", 1)
+
+
+def _target(server: stock.StockServer, uri: str) -> dict[str, Any]:
+    return {
+        "tenant": "stock",
+        "url": server.url,
+        "token": None,
+        "database_uri": uri,
+        "artifacts": str(server.folder / "mlartifacts"),
+    }

@@ -113,14 +113,14 @@ def of_processes(rows: Sequence[Mapping[str, Any]]) -> list[Series]:
     """Return the series of each single process that was there from first to last.
 
     Args:
-        rows: each `{"t", "processes": {"<pid>": {"role", "private_bytes", "fds"}}}`.
+        rows: each `{"t", "processes": {"<pid>": {"role", "pss_bytes", "fds"}}}`.
     """
     points: dict[tuple[str, Slack], list[Point]] = {}
     for row in rows:
         now = float(row["t"])
         for pid, seen in row["processes"].items():
             name = f"{seen['role']} {pid}"
-            for field, slack in (("private_bytes", MEMORY), ("fds", FILES)):
+            for field, slack in (("pss_bytes", MEMORY), ("fds", FILES)):
                 points.setdefault((name, slack), []).append((now, float(seen[field])))
     if not rows:
         return []

@@ -18,7 +18,7 @@ from pathlib import Path
 from mlfleet.errors import FleetError
 from mlfleet.load import processes
 
-START_S = 120.0
+START_S = 300.0
 STOP_S = 20.0
 _PAUSE_S = 0.005
 
