@@ -44,6 +44,7 @@ def check(
     Raises:
         FleetError: the folder is no load run, or a database cannot be reached.
     """
+    began_s = time.monotonic()
     window = _window(folder)
     books = ledger.read(folder)
     targets = read_targets(folder / "targets.json")
@@ -57,6 +58,7 @@ def check(
         result.add(account)
         report(result.tenants, len(tasks))
     result.remarks += _about_ledgers(books)
+    result.took_s = time.monotonic() - began_s
     _write(folder / "check.json", result)
     return result
 

@@ -30,6 +30,7 @@ class Verdict:
     repeats: list[Repeat] = dataclasses.field(default_factory=list)
     unchecked: set[str] = dataclasses.field(default_factory=set)
     remarks: list[str] = dataclasses.field(default_factory=list)
+    took_s: float = 0.0
 
     @property
     def is_good(self) -> bool:
@@ -55,6 +56,7 @@ class Verdict:
         return {
             "run": self.run,
             "is_good": self.is_good,
+            "took_s": round(self.took_s, 1),
             "tenants": self.tenants,
             "requests": self.requests,
             "counts": {kind: dataclasses.asdict(count) for kind, count in self.counts.items()},
