@@ -1,6 +1,8 @@
 """One run: set up, measure, write the page, clean up."""
 
+import argparse
 import contextlib
+import dataclasses
 import datetime
 import os
 import platform
@@ -20,16 +22,30 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "benchmarks-cluster.md"
 MEASURE_S, CLEAN_S = 660.0, 60.0
 NAME = "app.kubernetes.io/name"
-COLD_STARTS, STOCK_STARTS = 5, 3
 LONG_WINDOW, SHORT_WINDOW = "60s", "6s"
 SETTLE_S = 3.0
 """Between "at zero" and the next cold start, for what ends in the background."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Effort:
+    """How much a run tries."""
+
+    tenants: int
+    cold_starts: int
+    stock_starts: int
+
+
+FULL = Effort(figures.TENANTS, 5, 3)
+QUICK = Effort(6, 1, 1)
+"""Only to see whether everything works: what it prints says nothing."""
+
+
 class Run:
     """The objects of one run, named after its time so that runs never meet."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, effort: Effort) -> None:
+        self.effort = effort
         stamp = time.strftime("%H%M%S")
         self.cluster = cluster
         self.cell = f"cell-b{stamp}"
@@ -57,9 +73,10 @@ class Run:
         say("memory of our parts, cell at zero")
         parts = self._parts()
         plane_at_zero = self._memory(parts)
-        cold = [self._cold_start(tenants[0]) for _ in times(COLD_STARTS, "cold start of the cell")]
+        cold_starts, stock_starts = self.effort.cold_starts, self.effort.stock_starts
+        cold = [self._cold_start(tenants[0]) for _ in times(cold_starts, "cold start of the cell")]
         slow = {
-            name: [self._stock_start(server) for _ in times(STOCK_STARTS, f"cold start of {name}")]
+            name: [self._stock_start(server) for _ in times(stock_starts, f"cold start of {name}")]
             for name, server in servers.items()
         }
         return Figures(
@@ -88,7 +105,7 @@ class Run:
     def _make_cell(self) -> list[Target]:
         self.cluster.apply(fleet.cell(self.cluster, self.cell, figures.TENANTS, LONG_WINDOW))
         self._wait_ready(NAMESPACE, self.cell)
-        count = figures.TENANTS
+        count = self.effort.tenants
         return fleet.make_tenants(self.cluster, self.tenant_prefix, self.cell, count)
 
     def _cell_pods(self) -> list[Document]:
@@ -214,12 +231,15 @@ def machine(load_before: float) -> list[str]:
 
 def main() -> int:
     """Measure and write; 1 with one line on standard error if that failed."""
+    parser = argparse.ArgumentParser(prog="bench-cluster", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="try everything once, write nothing")
+    is_quick = parser.parse_args().quick
     if not os.environ.get("KUBECONFIG"):
         print("bench-cluster: set KUBECONFIG to a cluster with Knative", file=sys.stderr)
         return 2
     load_before = os.getloadavg()[0]
     cluster = Cluster(MEASURE_S)
-    run = Run(cluster)
+    run = Run(cluster, QUICK if is_quick else FULL)
     try:
         check(cluster)
         with cleaning(run):
@@ -227,7 +247,8 @@ def main() -> int:
     except BenchError as exc:
         print(f"bench-cluster: {exc}", file=sys.stderr)
         return 1
-    PAGE.write_text(page)
+    if not is_quick:
+        PAGE.write_text(page)
     print(page)
     return 0
 
