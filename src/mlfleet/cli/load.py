@@ -1,7 +1,6 @@
 """`mlfleet load`: users by the thousand, and the proof that nothing they were promised is gone."""
 
 import importlib
-import importlib.util
 
 import click
 
@@ -12,6 +11,7 @@ COMMANDS = {
     "trace": "mlfleet.cli.load_trace:trace",
     "chaos": "mlfleet.cli.load_chaos:chaos",
     "compare": "mlfleet.cli.load_compare:compare",
+    "soak": "mlfleet.cli.load_soak:soak",
 }
 
 
@@ -24,9 +24,9 @@ class LoadGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, or none."""
-        module, _, attribute = COMMANDS.get(cmd_name, "").partition(":")
-        if not module or importlib.util.find_spec(module) is None:
+        if (target := COMMANDS.get(cmd_name)) is None:
             return None
+        module, _, attribute = target.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
