@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_QUIET = ("--headless", "--only-summary", "--one-screen", "--loglevel", "WARNING")
+
 
 @click.command(
     short_help="Put load on the running fleet, then check and report.",
@@ -14,12 +16,15 @@ import click
 )  # fmt: skip
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def run(options: tuple[str, ...]) -> None:
-    """Run Locust headless with these OPTIONS, which are Locust's and ours; --help lists all."""
+    """Run Locust headless with our users; OPTIONS are Locust's and ours."""
     import mlfleet.load.swarm
 
+    if {"--help", "-h"} & set(options):
+        from mlfleet.load.swarm.options import help_text
+
+        click.echo(help_text())
+        return
     locustfile = Path(mlfleet.load.swarm.__file__).with_name("locustfile.py")
-    command = [sys.executable, "-m", "locust", "-f", str(locustfile)]
-    if "--help" not in options and "-h" not in options:
-        command += ["--headless", "--only-summary", "--one-screen", "--loglevel", "WARNING"]
+    command = [sys.executable, "-m", "locust", "-f", str(locustfile), *_QUIET, *options]
     # In place of this process: Ctrl-C and exit code are Locust's without a go-between.
-    os.execv(command[0], [*command, *options])
+    os.execv(command[0], command)

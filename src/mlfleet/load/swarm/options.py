@@ -115,6 +115,32 @@ def add_options(parser: Any) -> None:
     )
 
 
+class _Plain:
+    """Takes options as Locust's parser does, into one of the standard library."""
+
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._parser = parser
+
+    def add_argument(
+        self, *names: str, env_var: str = "", include_in_web_ui: bool = False, **more: Any
+    ) -> None:
+        self._parser.add_argument(*names, **more)
+
+
+def help_text() -> str:
+    """Return what `mlfleet load run --help` prints: Locust shows only its own options."""
+    parser = argparse.ArgumentParser(
+        prog="mlfleet load run",
+        usage="mlfleet load run [-u USERS] [-r SPAWN-RATE] [-t RUN-TIME] [options]",
+        description="Put load on the running fleet, check every acknowledged row, and report.",
+        epilog="All other options are Locust's, --processes and --host for example:"
+        " `locust --help` lists them.",
+        add_help=False,
+    )
+    add_options(_Plain(parser))
+    return parser.format_help()
+
+
 def trace_from(options: argparse.Namespace) -> Trace | None:
     """Return the trace to replay, if the shape is one.
 
