@@ -1,10 +1,15 @@
 """Whether a fleet stays the size it was."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from mlfleet.cli.load_soak import soak as command
 from mlfleet.load import soak
 from mlfleet.load.soak import MEMORY, Series
 
@@ -123,3 +128,17 @@ def test_a_process_that_was_not_there_to_the_end_is_not_judged() -> None:
     seen = {"role": "instance", "pss_bytes": MIB, "fds": 2}
     rows = [{"t": t, "processes": {"1": seen} if t < 900 else {}} for t in range(0, SECONDS, 30)]
     assert soak.of_processes(rows) == []
+
+
+@pytest.mark.parametrize(("leak", "code"), [(0, 0), (2000, 1)])
+def test_the_command_fails_when_something_grew(tmp_path: Path, leak: int, code: int) -> None:
+    rows = (json.dumps(_resources(t, awake=10, leak=leak)) for t in range(SECONDS))
+    (tmp_path / "resources.jsonl").write_text("\n".join(rows))
+    done = CliRunner().invoke(command, [str(tmp_path)])
+    assert done.exit_code == code
+    assert ("grew" in done.output) is bool(code)
+
+
+def test_the_command_fails_when_the_run_is_too_short_to_say(tmp_path: Path) -> None:
+    (tmp_path / "resources.jsonl").write_text(json.dumps(_resources(0, awake=1, leak=0)))
+    assert CliRunner().invoke(command, [str(tmp_path)]).exit_code == 1
