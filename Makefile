@@ -66,6 +66,14 @@ bench-quick: .venv/installed-dev ## The same with fewer turns and tenants, in ab
 load: .venv/installed-dev ## Put 200 users on the running fleet for 2 minutes, check every acknowledged row, write report.html
 	@$(BIN)/mlfleet load run -u 200 -r 50 -t 2m --tenants 40 --think 5 $(ARGS)
 
+.PHONY: compare
+compare: .venv/installed-dev ## The same users at stock MLflow and at the running fleet, in turns; writes the table
+	@$(BIN)/mlfleet load compare $(ARGS)
+
+.PHONY: load-figures
+load-figures: .venv/installed-dev ## Measure the fleet under thousands of users and write the table, in two hours
+	@scripts/load-figures $(ARGS)
+
 .PHONY: lock
 lock: .venv/installed-dev ## Write the locks anew; ARGS=--upgrade takes newer versions
 	@scripts/lock $(ARGS)
