@@ -56,6 +56,8 @@ class Figures:
     """What runs of ours when the cell is at zero."""
     plane_at_zero: Memory
     plane_asleep: Memory
+    failures: Sequence[str] = ()
+    """Parts about stock servers that could not be measured, and why."""
 
 
 def verdict(is_met: bool) -> str:
@@ -69,6 +71,7 @@ def markdown(figures: Figures, machine: Sequence[str]) -> str:
     return string.Template(PAGE.read_text()).substitute(
         machine="\n".join(f"- {line}" for line in machine),
         times="\n".join(_times(figures)),
+        failures="".join(f"Not measured: {line}\n\n" for line in figures.failures),
         pod=_duration(statistics.median(one.pod_s for one in cold)),
         warm=_duration(statistics.median(one.warm_s for one in cold)),
         answer=_duration(statistics.median(one.answer_s for one in cold)),
@@ -90,8 +93,11 @@ def _times(figures: Figures) -> list[str]:
         ),
         ("the same with one worker and no job runner", figures.stock_one_worker_s),
     ):
-        ratio = statistics.median(seconds) / median
         reach = f"≥ {SLOWER:g} × the cell's median"
+        if not seconds:
+            rows.append(f"| {what} | 0 | | | | {reach} | not measured |")
+            continue
+        ratio = statistics.median(seconds) / median
         rows.append(_time_row(what, seconds, reach, f"{ratio:.1f} ×: {verdict(ratio >= SLOWER)}"))
     reach, judged = f"median ≤ {WARM_S * 1000:g} ms", verdict(warm <= WARM_S)
     rows.append(_time_row("sleeping tenant in a running cell", figures.warm_s, reach, judged))
@@ -109,22 +115,12 @@ def _duration(seconds: float) -> str:
 
 
 def _memories(figures: Figures) -> list[str]:
-    cell, stock = figures.cell_awake, figures.stock
+    cell = figures.cell_awake
     is_full = figures.awake >= TENANTS
-    mean = statistics.mean(one.used for one in stock)
-    each = ", ".join(f"{one.used:,.0f}" for one in stock)
-    computed = mean * TENANTS
-    rows = [
-        _memory_row(
-            f"cell pod with {figures.awake} tenants awake, one write each",
-            cell,
-            f"≤ {CELL_MIB:,.0f} MiB with {TENANTS}",
-            verdict(is_full and cell.used <= CELL_MIB),
-        ),
-        f"| {len(stock)} stock Knative Services, their defaults | {each} MiB | not set | | |",
-        f"| {TENANTS} of them, computed: {TENANTS} × the mean of {len(stock)} "
-        f"| {computed:,.0f} MiB | not set | | {computed / cell.used:.0f} × the cell pod |",
-    ]
+    reach = f"≤ {CELL_MIB:,.0f} MiB with {TENANTS}"
+    what = f"cell pod with {figures.awake} tenants awake, one write each"
+    rows = [_memory_row(what, cell, reach, verdict(is_full and cell.used <= CELL_MIB))]
+    rows += _stock_memories(figures)
     for what, memory in (
         (f"our parts on a Pi, cell at zero: {', '.join(figures.parts)}", figures.plane_at_zero),
         ("the same with a cell pod whose tenants all sleep", figures.plane_asleep),
@@ -133,6 +129,20 @@ def _memories(figures: Figures) -> list[str]:
         reach = f"used and requested ≤ {PLANE_MIB:,.0f} MiB"
         rows.append(_memory_row(what, memory, reach, verdict(is_met)))
     return rows
+
+
+def _stock_memories(figures: Figures) -> list[str]:
+    used = [one.used for one in figures.stock]
+    if not used:
+        return ["| stock Knative Services | not measured | | | |"]
+    each = ", ".join(f"{one:,.0f}" for one in used)
+    computed = statistics.mean(used) * TENANTS
+    ratio = computed / figures.cell_awake.used
+    return [
+        f"| {len(used)} stock Knative Services, their defaults | {each} MiB | not set | | |",
+        f"| {TENANTS} of them, computed: {TENANTS} × the mean of {len(used)} "
+        f"| {computed:,.0f} MiB | not set | | {ratio:.0f} × the cell pod |",
+    ]
 
 
 def _memory_row(what: str, memory: Memory, reach: str, judged: str) -> str:

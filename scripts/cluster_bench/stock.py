@@ -9,8 +9,8 @@ from cluster_bench.kube import Document
 IMAGE = "dev.local/mlfleet-stock:test"
 DEFAULTS = "stock-defaults"
 ONE_WORKER = "stock-one-worker"
-COPIES = ("stock-copy-1", "stock-copy-2")
-"""More of the defaults, for the memory of three."""
+COPIES = ("stock-copy-1", "stock-copy-2", "stock-copy-3")
+"""The defaults thrice, for their memory: these stay up."""
 WINDOW = "6s"
 """The shortest that Knative allows: what happens between two cold starts is not measured."""
 
@@ -44,6 +44,7 @@ def documents(namespace: str, name: str) -> list[Document]:
     volume = {"name": "data", "persistentVolumeClaim": {"claimName": name}}
     annotations = {
         "autoscaling.knative.dev/window": WINDOW,
+        "autoscaling.knative.dev/min-scale": "1" if name in COPIES else "0",
         "autoscaling.knative.dev/max-scale": "1",
         # As in a cell: the activator stays in the path.
         "autoscaling.knative.dev/target-burst-capacity": "-1",

@@ -58,6 +58,15 @@ def test_fifty_stock_servers_are_computed_from_the_mean_of_those_measured():
     assert "47,500 MiB" in row(GOOD, "50 of them")
 
 
+def test_what_was_not_measured_has_no_verdict_and_says_why():
+    figures = dataclasses.replace(
+        GOOD, stock_defaults_s=[], stock=[], failures=["memory: no pod came"]
+    )
+    assert "met" not in row(figures, "stock server as").replace("not measured", "")
+    assert "not measured" in row(figures, "stock Knative Services")
+    assert "Not measured: memory: no pod came" in markdown(figures, [])
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("384Mi", 384 * 2**20), ("1.5Gi", 3 * 2**29), ("64M", 64_000_000), ("7", 7)]
 )
