@@ -97,9 +97,10 @@ def check_connections(cells: Sequence[Document], limit: int, catalogue_connectio
     if needed > limit:
         arithmetic = " + ".join(f"{name} {count}" for name, count in parts.items())
         raise BudgetError(
-            f"too many connections: {arithmetic} + {operator} operator + {FRONT_CONNECTIONS} front + "
-            f"{RESERVED_CONNECTIONS} reserved = {needed} of max_connections = {limit}; give the cells fewer awake tenants "
-            f"(--max-awake) or replicas, or raise max_connections to {needed}"
+            f"too many connections: {arithmetic} + {operator} operator + {FRONT_CONNECTIONS} front "
+            f"+ {RESERVED_CONNECTIONS} reserved = {needed} of max_connections = {limit}; give the "
+            "cells fewer awake tenants (--max-awake) or replicas, or raise max_connections to "
+            f"{needed}"
         )
 
 
