@@ -16,7 +16,7 @@ from mlfleet.cluster import cells
 NAMESPACE = "mlfleet"
 OVERLAY = Path(__file__).resolve().parents[2] / "knative" / "overlays" / "test"
 LABEL = "mlfleet.dev/bench"
-ANSWER_S = 120.0
+ANSWER_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)

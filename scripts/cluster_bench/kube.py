@@ -64,12 +64,13 @@ class Cluster:
             BenchError: it did not come within its time, or within the run's.
         """
         deadline = min(time.monotonic() + wait_s, self.deadline)
-        while not (value := is_so()):
+        while True:
             if time.monotonic() > deadline:
                 late = "the run's time is over" if deadline == self.deadline else f"{wait_s:g} s"
                 raise BenchError(f"waited in vain ({late}): {what}; see `kubectl get pods -A`")
+            if value := is_so():
+                return value
             time.sleep(POLL_S)
-        return value
 
     def service_is_ready(self, namespace: str, name: str) -> bool:
         """Return whether Knative calls a Service's newest revision ready."""

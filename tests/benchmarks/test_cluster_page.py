@@ -2,11 +2,13 @@
 
 import dataclasses
 import datetime
+import time
 
 import pytest
 
 from cluster_bench import memory
 from cluster_bench.figures import ColdStart, Figures, Memory, markdown
+from cluster_bench.kube import BenchError, Cluster
 
 GOOD = Figures(
     cold=[ColdStart(0.8, 1.2, 0.4), ColdStart(0.9, 1.1, 0.4), ColdStart(1.0, 9.0, 0.5)],
@@ -102,3 +104,13 @@ def pod(name: str, *working_sets: int, at: datetime.datetime = NOW):
 def test_only_a_fresh_measurement_of_the_pods_asked_for_counts(monkeypatch, pods, counted):
     monkeypatch.setattr(memory, "_summary", lambda cluster: pods)
     assert memory._measured(None, OURS, NOW) == counted
+
+
+def test_no_wait_outlives_the_run():
+    cluster = Cluster(most_s=0.05)
+    began = time.monotonic()
+    with pytest.raises(BenchError, match=r"time is over.*the moon is full"):
+        cluster.until("the moon is full", lambda: False, wait_s=60)
+    assert time.monotonic() - began < 5
+    with pytest.raises(BenchError, match="time is over"):
+        cluster.until("it is late", lambda: True)
