@@ -86,7 +86,9 @@ def _resources(t: int, awake: int, leak: int) -> dict[str, Any]:
         "connections": 20,
         "roles": {
             "instance": {"count": awake, "pss_bytes": awake * (20 * MIB + leak * t), "fds": awake},
+            "zygote": {"count": 1, "pss_bytes": 30 * MIB, "fds": 8},
             "gateway": {"count": 1, "pss_bytes": None if t % 5 else 60 * MIB, "fds": 300},
+            "Postgres": {"count": 30, "pss_bytes": (100 + t // 10) * MIB, "fds": 600 + t},
             "locust": {"count": 2, "pss_bytes": t * MIB, "fds": t},
         },
     }
@@ -97,7 +99,15 @@ def test_more_instances_are_no_growth_but_bigger_ones_are() -> None:
     assert all(one.is_flat for one in soak.judge(soak.of_resources(more)))
     bigger = [_resources(t, awake=10, leak=2000) for t in range(SECONDS)]
     grown = [one for one in soak.judge(soak.of_resources(bigger)) if not one.is_flat]
-    assert [(one.name, one.unit) for one in grown] == [("instance", "bytes")]
+    assert [(one.name, one.unit) for one in grown] == [("instances and zygote", "bytes")]
+
+
+def test_what_instances_and_their_zygote_stop_sharing_is_no_growth() -> None:
+    rows = [_resources(t, awake=10, leak=0) for t in range(SECONDS)]
+    for t, row in enumerate(rows):
+        row["roles"]["zygote"]["pss_bytes"] += 2000 * t
+        row["roles"]["instance"]["pss_bytes"] -= 2000 * t
+    assert all(one.is_flat for one in soak.judge(soak.of_resources(rows)))
 
 
 def test_the_load_generator_is_not_the_fleet() -> None:
@@ -113,6 +123,7 @@ def test_one_leaking_process_among_many_is_found() -> None:
                 str(pid): {
                     "role": "instance",
                     "pss_bytes": 20 * MIB + (2000 * t if pid == 7 else 0),
+                    "shmem_bytes": 0,
                     "fds": 20,
                 }
                 for pid in range(1, 60)
@@ -125,9 +136,32 @@ def test_one_leaking_process_among_many_is_found() -> None:
 
 
 def test_a_process_that_was_not_there_to_the_end_is_not_judged() -> None:
-    seen = {"role": "instance", "pss_bytes": MIB, "fds": 2}
+    seen = {"role": "instance", "pss_bytes": MIB, "shmem_bytes": 0, "fds": 2}
     rows = [{"t": t, "processes": {"1": seen} if t < 900 else {}} for t in range(0, SECONDS, 30)]
     assert soak.of_processes(rows) == []
+
+
+def _postgres(own: int, buffers: int, fds: int) -> list[dict[str, Any]]:
+    def seen(t: int) -> dict[str, Any]:
+        return {
+            "role": "Postgres",
+            "pss_bytes": 9 * MIB + (own + buffers) * t,
+            "shmem_bytes": buffers * t,
+            "fds": 6 + fds * t // SECONDS,
+        }
+
+    return [{"t": t, "processes": {"1": seen(t)}} for t in range(0, SECONDS, 30)]
+
+
+def test_postgres_may_fill_its_buffers_and_keep_files_open_but_not_grow_itself() -> None:
+    def grown(own: int, buffers: int, fds: int) -> list[str]:
+        found = soak.judge(soak.of_processes(_postgres(own, buffers, fds)))
+        assert len(found) == 2
+        return [one.unit for one in found if not one.is_flat]
+
+    assert grown(own=0, buffers=30_000, fds=990) == []
+    assert grown(own=2000, buffers=0, fds=0) == ["bytes"]
+    assert grown(own=0, buffers=0, fds=3000) == ["descriptors"]
 
 
 @pytest.mark.parametrize(("leak", "code"), [(0, 0), (2000, 1)])

@@ -61,6 +61,7 @@ def _weigh(process: Process, role: str) -> dict[str, Any]:
         "role": role,
         # Proportional, not private: a page that the last neighbour stopped sharing would look new.
         "pss_bytes": processes.pss_bytes(process.pid),
+        "shmem_bytes": processes.shared_memory_bytes(process.pid),
         "fds": processes.descriptors(process.pid) or 0,
     }
 

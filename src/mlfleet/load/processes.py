@@ -76,6 +76,11 @@ def pss_bytes(pid: int) -> int:
     return _kib(f"/proc/{pid}/smaps_rollup", "Pss:")
 
 
+def shared_memory_bytes(pid: int) -> int:
+    """Return a process' part of memory that is shared on purpose, as Postgres' buffers are."""
+    return _kib(f"/proc/{pid}/smaps_rollup", "Pss_Shmem:")
+
+
 def private_bytes(pid: int) -> int:
     """Return the memory that would be free if the process ended, 0 if it is gone."""
     rollup = f"/proc/{pid}/smaps_rollup"

@@ -39,6 +39,8 @@ class Slack:
 
 MEMORY = Slack("bytes", 512 * 1024)
 FILES = Slack("descriptors", 2)
+POSTGRES_FILES = Slack("descriptors", 1000)
+"""Each process of Postgres keeps up to max_files_per_process files open, to have them at hand."""
 CONNECTIONS = Slack("connections", 2)
 
 
@@ -93,43 +95,70 @@ def growth(series: Series, settle_s: float = SETTLE_S, limit: float = LIMIT) -> 
 def of_resources(rows: Iterable[Mapping[str, Any]]) -> list[Series]:
     """Return the series of a run's resources: each role's memory and descriptors, connections.
 
-    Memory and descriptors of a role are per process: how many instances are awake follows the load.
+    Both are per process: how many instances are awake follows the load. An instance and its zygote
+    share memory, and what one stops sharing counts for the other, so they are weighed together.
+    Postgres' memory is left out: it fills the buffers that it was given. `of_processes` looks at
+    its processes without them.
     """
-    points: dict[tuple[str, Slack], list[Point]] = {}
+    points = _Points()
     for row in rows:
-        now = float(row["t"])
-        if (connections := row.get("connections")) is not None:
-            points.setdefault(("Postgres connections", CONNECTIONS), []).append((now, connections))
-        for role, seen in row.get("roles", {}).items():
+        now, roles = float(row["t"]), row.get("roles", {})
+        points.add("Postgres connections", CONNECTIONS, now, row.get("connections"))
+        for role, seen in roles.items():
             if role in NOT_FLEET or not (count := seen.get("count")):
                 continue
-            for field, slack in (("pss_bytes", MEMORY), ("fds", FILES)):
-                if (value := seen.get(field)) is not None:
-                    points.setdefault((role, slack), []).append((now, value / count))
-    return [Series(name, slack, tuple(found)) for (name, slack), found in points.items()]
+            files = POSTGRES_FILES if role == "Postgres" else FILES
+            points.add(role, files, now, seen.get("fds"), count)
+            if role not in ("Postgres", "zygote", "instance"):
+                points.add(role, MEMORY, now, seen.get("pss_bytes"), count)
+        family = [roles.get(role, {}) for role in ("zygote", "instance")]
+        weights = [seen.get("pss_bytes") for seen in family]
+        if None not in weights and family[1]["count"]:
+            points.add("instances and zygote", MEMORY, now, sum(weights), family[1]["count"])
+    return points.series()
 
 
 def of_processes(rows: Sequence[Mapping[str, Any]]) -> list[Series]:
     """Return the series of each single process that was there from first to last.
 
+    A zygote's memory is left out (see `of_resources`), and of Postgres' that of its buffers.
+
     Args:
-        rows: each `{"t", "processes": {"<pid>": {"role", "pss_bytes", "fds"}}}`.
+        rows: each `{"t", "processes": {"<pid>": {"role", "pss_bytes", "shmem_bytes", "fds"}}}`.
     """
-    points: dict[tuple[str, Slack], list[Point]] = {}
+    points = _Points()
     for row in rows:
         now = float(row["t"])
         for pid, seen in row["processes"].items():
-            name = f"{seen['role']} {pid}"
-            for field, slack in (("pss_bytes", MEMORY), ("fds", FILES)):
-                points.setdefault((name, slack), []).append((now, float(seen[field])))
+            role, name = seen["role"], f"{seen['role']} {pid}"
+            points.add(name, POSTGRES_FILES if role == "Postgres" else FILES, now, seen["fds"])
+            if role != "zygote":
+                points.add(name, MEMORY, now, seen["pss_bytes"] - seen["shmem_bytes"])
     if not rows:
         return []
     start, end = float(rows[0]["t"]), float(rows[-1]["t"])
     return [
-        Series(name, slack, tuple(found))
-        for (name, slack), found in points.items()
-        if found[0][0] - start <= LONGEST_GAP_S + SETTLE_S and end - found[-1][0] <= LONGEST_GAP_S
+        one
+        for one in points.series()
+        if one.points[0][0] - start <= LONGEST_GAP_S + SETTLE_S
+        and end - one.points[-1][0] <= LONGEST_GAP_S
     ]
+
+
+class _Points:
+    """Samples by what they are of."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[str, Slack], list[Point]] = {}
+
+    def add(self, name: str, slack: Slack, now: float, value: float | None, count: int = 1) -> None:
+        """Take a sample, per process; None is none."""
+        if value is not None:
+            self._of.setdefault((name, slack), []).append((now, value / count))
+
+    def series(self) -> list[Series]:
+        """Return them."""
+        return [Series(name, slack, tuple(found)) for (name, slack), found in self._of.items()]
 
 
 def judge(
