@@ -164,12 +164,12 @@ class Boss:
 
     def _quit(self, **_: Any) -> None:
         """Stop the users, if Ctrl-C came first, and leave with the verdict's exit code."""
-        self.environment.runner.quit()
-        if self.conclusion is not None:
-            self.conclusion.begin()
-            code = self.conclusion.wait()
-            if code and not self.environment.process_exit_code:
-                self.environment.process_exit_code = code
+        runner = self.environment.runner
+        runner.quit()
+        if self.conclusion is not None and self.environment.process_exit_code is None:
+            # Failed tries alone are no failure, unless there are more than the limit allows.
+            code = self.conclusion.wait() or int(bool(runner.exceptions))
+            self.environment.process_exit_code = code
 
 
 class Crew:

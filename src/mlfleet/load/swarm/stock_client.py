@@ -19,7 +19,7 @@ from mlfleet.load import facts
 from mlfleet.load.entries import ArtifactPut, Entry, Log, RunCreate, RunFinish
 from mlfleet.load.shapes import STORM_PATIENCE_S
 from mlfleet.load.swarm.run import clock
-from mlfleet.load.swarm.user import DEFAULT_EXPERIMENT, NOTHING_LEFT_S, GaveUpError, LoadUser
+from mlfleet.load.swarm.user import DEFAULT_EXPERIMENT, LoadUser
 from mlfleet.load.swarm.wire import Answer
 from mlfleet.load.targets import Target
 
@@ -143,10 +143,7 @@ class StockClient(LoadUser):
         """Make a call of the client at its time and account for it; the client itself resends."""
         from mlflow.exceptions import MlflowException
 
-        intended = self.pace.paced(clock())
-        if intended is None:
-            self.sleep(NOTHING_LEFT_S)
-            raise GaveUpError(name)
+        intended = self.due(self.pace.paced(clock()), name)
         self.until(intended)
         _sent.requests = 0
         value, status, problem = None, 200, ""
@@ -157,9 +154,7 @@ class StockClient(LoadUser):
                 status, problem = exc.get_http_status_code(), str(exc)[:120]
             told = made(value) if made and not problem else None
             claim.settle(status, told, resent=max(0, _sent.requests - 1))
-        now = clock()
-        self.record(name, "mlflow", Answer(status, problem=problem), now - intended, now, intended)
+        self.record(name, "mlflow", Answer(status, problem=problem), intended)
         if problem:
-            self.run_of_load.note("gave up", f"{self.target.tenant} {name}: {problem}")
-            raise GaveUpError(name)
+            self.give_up(name, problem)
         return value

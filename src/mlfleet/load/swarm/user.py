@@ -1,10 +1,11 @@
 """What every user does: wait for its time, ask as a stock client asks, account for each try."""
 
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import gevent  # type: ignore[import-untyped]
 import orjson
@@ -113,11 +114,11 @@ class LoadUser(FastHttpUser):
     # Calls
 
     def paced(self, name: str, method: str, path: str, body: Any = None, **more: Any) -> Answer:
-        """Make a call that the user thinks about first."""
+        """Make a call that the user thinks about first; `more` as in `call`."""
         return self.call(self.pace.paced(clock()), name, method, path, body, **more)
 
     def chained(self, name: str, method: str, path: str, body: Any = None, **more: Any) -> Answer:
-        """Make a call that follows the last answer at once."""
+        """Make a call that follows the last answer at once; `more` as in `call`."""
         return self.call(self.pace.chained(clock()), name, method, path, body, **more)
 
     def call(
@@ -138,60 +139,54 @@ class LoadUser(FastHttpUser):
         Args:
             entry: what a write asks the tenant to keep.
             made: tells from the answer what a create made.
+            connection: another one than this user's.
 
         Raises:
             GaveUpError: it failed for good.
         """
-        if intended is None:
-            self.sleep(NOTHING_LEFT_S)
-            raise GaveUpError(name)
+        intended = self.due(intended, name)
         self.until(intended)
-        if body is None:
-            headers = ""
         payload = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         connection = connection or self.connection
         assert connection is not None
+        lines = "" if body is None else headers
+        ask = functools.partial(connection.ask, method, path, payload, lines)
         failures = 0
-        while True:
-            answer = self._try(
-                connection, intended, name, method, path, payload, headers, entry, made
-            )
-            if answer.ok:
-                return answer
+        while not (answer := self._try(ask, entry, made)).ok:
+            self.record(name, method, answer, intended)
             failures += 1
             pause = pause_s(answer.status, failures, answer.retry_after_s, self.draw)
             if pause is None:
-                self.run_of_load.note("gave up", f"{self.target.tenant} {name}: {reason(answer)}")
-                raise GaveUpError(name)
+                self.give_up(name, reason(answer))
             self.until(clock() + pause)
-
-    def _try(
-        self,
-        connection: Connection,
-        intended: float,
-        name: str,
-        method: str,
-        path: str,
-        payload: bytes | None,
-        headers: str,
-        entry: Entry | None,
-        made: Made | None,
-    ) -> Answer:
-        with self.asking():
-            if entry is None:
-                answer = connection.ask(method, path, payload, headers)
-            else:
-                with self.run_of_load.ledger.claim(entry) as claim:
-                    answer = connection.ask(method, path, payload, headers)
-                    claim.settle(answer.status, made(answer) if made and answer.ok else None)
-        now = clock()
-        self.record(name, method, answer, now - intended, now, intended)
+        self.record(name, method, answer, intended)
         return answer
 
-    def record(
-        self, name: str, method: str, answer: Answer, latency_s: float, now: float, intended: float
-    ) -> None:
+    def _try(self, ask: Callable[[], Answer], entry: Entry | None, made: Made | None) -> Answer:
+        if entry is None:
+            with self.asking():
+                return ask()
+        with self.asking(), self.ledger.claim(entry) as claim:
+            answer = ask()
+            claim.settle(answer.status, made(answer) if made and answer.ok else None)
+        return answer
+
+    def due(self, intended: float | None, name: str) -> float:
+        """Return when a call is due; a user whose trace or storm is over waits and ends it."""
+        if intended is None:
+            self.sleep(NOTHING_LEFT_S)
+            raise GaveUpError(name)
+        return intended
+
+    def give_up(self, name: str, why: str) -> NoReturn:
+        """End the session: a request failed for good."""
+        self.run_of_load.note("gave up", f"{self.target.tenant} {name}: {why}")
+        raise GaveUpError(name)
+
+    def record(self, name: str, method: str, answer: Answer, intended: float) -> None:
         """Tell the run's recorder and Locust's statistics how long it took since the intent."""
+        now = clock()
+        latency_s = now - intended
         self.run_of_load.recorder.add(
             name, answer.wake_s is None, answer.status, latency_s, now, answer.wake_s
         )
