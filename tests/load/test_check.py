@@ -1,6 +1,7 @@
 """`mlfleet load check` on a real fleet: one fault in each tenant, one finding for each."""
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -162,18 +163,22 @@ FILE_FAULTS: dict[str, tuple[Callable[[Path], object], tuple[str, str, str, str]
 }
 
 
+IDLE = "acc-idle"
+"""A tenant without a request, and so without a database."""
+
+
 @pytest.fixture(scope="module")
 def verdict(fleet: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The verdict on one load run: each tenant had a session, and then its fault."""
     folder = tmp_path_factory.mktemp("loadrun")
     names = [f"acc-{name}" for name in (*FAULTS, *FILE_FAULTS)]
-    tokens = {t["name"]: t["token"] for t in fleet.command("tenant", "create", *names)}
+    tokens = {t["name"]: t["token"] for t in fleet.command("tenant", "create", *names, IDLE)}
     began_s, ledger, made = time.time(), Ledger(folder, LOAD), {}
     for name in names:
         session = Session(ledger, name, f"{fleet.url}/{name}", tokens[name])
         made[name] = session.everything()
     ledger.close()
-    write_run(folder, [{"tenant": n, "url": f"{fleet.url}/{n}"} for n in names], began_s)
+    write_run(folder, [{"tenant": n, "url": f"{fleet.url}/{n}"} for n in [*names, IDLE]], began_s)
     before = fleet.run("load", "check", folder)
     assert before.returncode == 0, before.stdout + before.stderr
     with contextlib.closing(Catalogue(DataFolder(fleet.data).read().admin_uri)) as catalogue:
@@ -184,11 +189,9 @@ def verdict(fleet: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     for fault, (act, _) in FILE_FAULTS.items():
         name = f"acc-{fault}"
         act(fleet.data / "artifacts" / str(ids[name]) / "0" / made[name]["run"] / "artifacts")
-    document = fleet.command("load", "check", folder, check=False)
-    document["text"] = fleet.run("load", "check", folder)
-    document["before"] = before.stdout
-    document["made"] = made
-    return dict(document)
+    after = fleet.run("load", "check", folder)
+    document = json.loads((folder / "check.json").read_text())
+    return {**document, "before": before.stdout, "after": after}
 
 
 def plant(data: Path, tenant: int, statement: str, made: dict[str, str]) -> None:
@@ -216,8 +219,9 @@ def test_one_fault_is_one_finding(verdict, fault):
 
 def test_a_good_run_is_said_to_be_good_and_a_bad_one_leaves_with_exit_code_1(verdict):
     assert "good: everything acknowledged is there" in verdict["before"]
-    assert verdict["text"].returncode == 1
-    assert "not good" in verdict["text"].stdout
+    assert verdict["after"].returncode == 1
+    assert f"not good: findings: {verdict['findings_in_all']}" in verdict["after"].stdout
+    assert "acc-metric-gone" in verdict["after"].stdout
 
 
 def test_counts_add_up(verdict):
@@ -227,4 +231,36 @@ def test_counts_add_up(verdict):
     assert metric["found"] + metric["missing"] + metric["altered"] == metric["sent"]
     assert verdict["counts"]["run"]["sent"] == 2 * tenants
     assert verdict["requests"]["refused"] == tenants
+    assert verdict["tenants"] == tenants + 1
     assert verdict["findings_in_all"] == tenants - 2
+
+
+def test_a_ledger_whose_process_was_killed_is_named(fleet, tmp_path):
+    ledger = Ledger(tmp_path, LOAD)
+    write_run(tmp_path, [{"tenant": "demo", "url": f"{fleet.url}/demo"}], time.time())
+    answer = fleet.run("load", "check", tmp_path)
+    ledger.close()
+    assert answer.returncode == 0
+    assert f"{ledger.path.name} has no last line" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("run.json", None, "run.json cannot be read"),
+        ("run.json", "{}", "does not describe a load run"),
+        ("targets.json", '[{"tenant": "nobody", "url": "http://h/nobody"}]', "no tenant 'nobody'"),
+        ("accounts-1-0.jsonl", '["other","log",200,1,null,0,["r","n"]]\n', "does not name 'other'"),
+    ],
+)
+def test_what_cannot_be_checked_is_one_line_that_says_why(fleet, tmp_path, name, text, says):
+    write_run(tmp_path, [{"tenant": "demo", "url": f"{fleet.url}/demo"}], time.time())
+    if text is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(text)
+    answer = fleet.run("load", "check", tmp_path)
+    assert answer.returncode != 0
+    assert answer.stderr.count("\n") == 1
+    assert says in answer.stderr
+    assert not (tmp_path / "check.json").exists()
