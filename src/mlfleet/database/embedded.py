@@ -27,6 +27,9 @@ from mlfleet.errors import FleetError
 
 log = logging.getLogger(__name__)
 
+RECOVERY_S = 900.0
+"""Replaying `max_wal_size` takes seconds on a quiet machine, and minutes on a busy one."""
+LEFTOVER_S = 10.0
 ADMIN_USER = "postgres"
 _HOST = "127.0.0.1"
 _PASSWORD_FILE = "mlfleet_admin_password"
@@ -93,11 +96,12 @@ class EmbeddedPostgres:
         """Return whether the server process is there."""
         return self.pid is not None
 
-    def start(self, wait_s: float = 120.0) -> str:
+    def start(self, wait_s: float = RECOVERY_S) -> str:
         """Initialise the folder if it is new, start the server, wait until it answers.
 
         Args:
-            wait_s: longest wait; replaying the log after a crash counts.
+            wait_s: longest wait; replaying the log after a crash counts, and what is stopped in the
+                middle of that begins again the next time.
 
         Returns:
             The superuser's address, as `admin_uri`.
@@ -108,18 +112,31 @@ class EmbeddedPostgres:
         if self.is_running():
             return self.admin_uri
         deadline = time.monotonic() + wait_s
-        identity = _identity(self.data_dir)
-        self._initialise_if_new(identity)
+        self._initialise_if_new(_identity(self.data_dir))
         uri = self.admin_uri
-        self._check_version()
-        self._end_leftover(deadline)
-        self._check_port()
         began = time.monotonic()
-        self._run(identity)
+        self._launch(deadline)
         self._wait_until_ready(deadline)
         log.info("postgres_ready", extra={"port": self.port, "pid": self.pid,
                  "start_s": round(time.monotonic() - began, 3)})  # fmt: skip
         return uri
+
+    def launch(self) -> None:
+        """Start the server of a folder that is not new, and return before it answers.
+
+        For who has other things to watch: replaying the log can take minutes, and nobody stops it.
+
+        Raises:
+            FleetError: it cannot be started now.
+        """
+        if not self.is_running():
+            self._launch(time.monotonic() + LEFTOVER_S)
+
+    def _launch(self, deadline: float) -> None:
+        self._check_version()
+        self._end_leftover(deadline)
+        self._check_port()
+        self._run(_identity(self.data_dir))
 
     def initialise(self) -> str:
         """Initialise the folder if it is new, so that the address is known before the start."""

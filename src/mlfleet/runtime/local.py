@@ -41,6 +41,25 @@ POSTGRES_STOP_S = 1.2
 Say = Callable[[str], None]
 
 
+class _Launched:
+    """Postgres as its keeper starts it again: without waiting.
+
+    A server that replays its log after a crash may take minutes. Waiting for it would leave a cell
+    that ends meanwhile where it is, and stopping it would make it begin again from the start.
+    """
+
+    def __init__(self, postgres: EmbeddedPostgres) -> None:
+        self._postgres = postgres
+
+    def is_running(self) -> bool:
+        """Return whether the process is there."""
+        return self._postgres.is_running()
+
+    def start(self) -> None:
+        """Start the process."""
+        self._postgres.launch()
+
+
 class LocalFleet:
     """The supervisor of one data folder; hold the folder's lock while using it."""
 
@@ -200,11 +219,11 @@ class LocalFleet:
     def watch(self) -> None:
         """Start again what ends by itself; only an exception ends this (KeyboardInterrupt)."""
         now = time.monotonic()
-        keepers = [
-            Keeper(name, process, now, self._say)
-            for name, process in (("Postgres", self._postgres), ("the cell", self._cell))
-            if process is not None
-        ]
+        keepers = []
+        if self._postgres is not None:
+            keepers.append(Keeper("Postgres", _Launched(self._postgres), now, self._say))
+        if self._cell is not None:
+            keepers.append(Keeper("the cell", self._cell, now, self._say))
         while True:
             time.sleep(POLL_S)
             for keeper in keepers:
