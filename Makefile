@@ -31,8 +31,8 @@ test-cluster: .venv/installed-dev ## Test the fleet on the Kubernetes with Knati
 	@scripts/test-cluster $(ARGS)
 
 .PHONY: bench-cluster
-bench-cluster: .venv/installed-dev ## Measure a fleet on Kubernetes and write the table (KUBECONFIG)
-	@$(BIN)/python scripts/bench-cluster
+bench-cluster: .venv/installed-dev ## Measure a fleet and stock servers on Kubernetes, in 10 minutes (KUBECONFIG)
+	@$(BIN)/python scripts/bench-cluster $(ARGS)
 
 .PHONY: render
 render: .venv/installed-dev ## Render the Kubernetes overlays into tests/golden
