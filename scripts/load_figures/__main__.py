@@ -1,6 +1,7 @@
 """Run rows: `python -m load_figures [--quick] [--only NAME …]`, see docs/load.md."""
 
 import argparse
+import json
 import shutil
 import signal
 import sys
@@ -32,7 +33,10 @@ def main() -> int:
     """Run the rows, keep each, write the block; 1 if a row was not met."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what runs, remove the data
-    verdicts = [_row(name, options) for name in options.only or ROWS]
+    if options.judge:
+        verdicts = [_judge(options.judge, options)]
+    else:
+        verdicts = [_row(name, options) for name in options.only or ROWS]
     if options.write:
         text = figure.block(figure.kept(options.output), list(ROWS))
         figure.write_page(options.output, text)
@@ -43,6 +47,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/load-figures", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="about a minute for each row")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME")
+    parser.add_argument(
+        "--judge", type=Path, metavar="RUN", help="judge a soak's run again, and run nothing"
+    )
     parser.add_argument("--port", type=int, default=21800, help="first of ten free ports")
     parser.add_argument("--folder", type=Path, help="where data may grow to 20 GB (default: /tmp)")
     parser.add_argument("--runs", type=Path, default=ROOT / "load-runs", help="of the load runs")
@@ -74,6 +81,15 @@ def _row(name: str, options: argparse.Namespace) -> bool:
     kept = Kept(found, figure.today(), command, effort, run_folder.machine(), others)
     figure.keep(options.output, name, kept)
     stage.say(f"{name}: {found.measured}: {'met' if found.is_met else 'not met'}")
+    return found.is_met
+
+
+def _judge(folder: Path, options: argparse.Namespace) -> bool:
+    """Put a soak that was run before into the table, with its own date and machine."""
+    found, run = soak.judge(folder), json.loads((folder / "run.json").read_text())
+    date = f"{run['ended_at'][:16].replace('T', ' ')} UTC"
+    command = "scripts/load-figures --only soak"
+    figure.keep(options.output, "soak", Kept(found, date, command, "full", run["machine"], None))
     return found.is_met
 
 

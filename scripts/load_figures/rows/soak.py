@@ -1,7 +1,9 @@
 """45 minutes at about a third of what the machine can do: does anything grow?"""
 
+from pathlib import Path
+
 from load_figures.figure import Figure
-from load_figures.stage import Stage, brief, load, missing, wait_until_it_began
+from load_figures.stage import Stage, brief, document, load, missing
 from mlfleet.load import census, requests, soak
 from mlfleet.load.census import Census
 from mlfleet.load.soak import Growth
@@ -16,7 +18,6 @@ REACH = "every process flat within 5 % after 10 minutes, no leak of descriptors 
 def measure(stage: Stage) -> Figure:
     """Run it, and judge each role and each process that was there to the end."""
     seconds = stage.seconds(45 * 60, 120)
-    settle_s = stage.seconds(soak.SETTLE_S, 40)
     folder = stage.run_folder("soak")
     users = stage.count(450, 100)
     options = ("-u", users, "-r", 20, "-t", f"{seconds:.0f}s", "--think", THINK_S)
@@ -26,20 +27,28 @@ def measure(stage: Stage) -> Figure:
         load(fleet, folder, *options, "--tenants", TENANTS) as run,
         Census(folder, DataFolder(fleet.data), every_s=seconds / 90),
     ):
-        wait_until_it_began(run)
-        found = run.wait(seconds)
+        run.wait(seconds)
+    return judge(folder, stage.seconds(soak.SETTLE_S, 40))
+
+
+def judge(folder: Path, settle_s: float = soak.SETTLE_S) -> Figure:
+    """Return what the folder of a run says, now or later."""
+    found = document(folder)
     cores = sum(role["cores"] for role in found["roles"]) / found["machine"]["cores"]
-    rows = list(requests.read_lines(folder, "resources.jsonl"))
+    end = found["start"] + found["duration_s"]
+    rows = [row for row in requests.read_lines(folder, "resources.jsonl") if row["t"] <= end]
     roles = soak.judge(soak.of_resources(rows), settle_s)
-    single = soak.judge(soak.of_processes(census.read(folder)), settle_s)
+    lines = [line for line in census.read(folder) if line["t"] <= end]
+    single = soak.judge(soak.of_processes(lines), settle_s)
     grown = [one for one in (*roles, *single) if not one.is_flat]
-    is_met = bool(roles and single) and not grown and found["accounts"]["is_good"]
+    is_good = bool(found["accounts"] and found["accounts"]["is_good"])
     return Figure(
-        what=f"soak: {seconds / 60:.0f} min, {users} users of {TENANTS} tenants,"
-        f" {found['requests']['rate']:.0f} requests/s, {cores:.0%} of the machine's cores",
+        what=f"soak: {found['duration_s'] / 60:.0f} min, {found['users']} users of"
+        f" {found['run']['tenants']} tenants, {found['requests']['rate']:.0f} requests/s,"
+        f" {cores:.0%} of the machine's cores",
         reach=REACH,
         measured=_words(roles, single, grown) + f"; {missing(found)}",
-        is_met=is_met,
+        is_met=bool(roles and single) and not grown and is_good,
         raw=brief(found) | {"growth": [_plain(one) for one in (*roles, *single)]},
     )
 
@@ -47,16 +56,11 @@ def measure(stage: Stage) -> Figure:
 def _words(roles: list[Growth], single: list[Growth], grown: list[Growth]) -> str:
     if not roles or not single:
         return "too short to say"
-    if grown:
-        return "; ".join(
-            f"{one.name}: {one.first:,.0f} → {one.last:,.0f} {one.unit}" for one in grown[:5]
-        )
-    most = max(single, key=lambda one: one.share if one.unit == "bytes" else -1.0)
-    by_role = ", ".join(f"{o.name} {o.share:+.1%}" for o in roles if o.unit == "bytes")
-    return (
-        f"memory by role: {by_role}; of {len({o.name for o in single})} single processes the most:"
-        f" {most.name.split()[0]} {most.share:+.1%}; descriptors and connections flat"
-    )
+    by_role = ", ".join(f"{one.name} {one.share:+.1%}" for one in roles if one.unit == "bytes")
+    names = {one.name for one in single}
+    bad = ", ".join(f"{one.name.split()[0]} {one.share:+.0%} {one.unit}" for one in grown)
+    others = f"grown: {bad}" if grown else "none grew, nor descriptors or connections"
+    return f"memory: {by_role}; of {len(names)} processes looked at singly {others}"
 
 
 def _plain(one: Growth) -> dict[str, object]:
