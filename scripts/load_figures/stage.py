@@ -128,8 +128,10 @@ def mib(count: float | None) -> str:
 
 
 def brief(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a run's figures without what only charts need."""
-    return {name: value for name, value in found.items() if name not in ("series", "events")}
+    """Return a run's figures without what only charts need, and without this machine's paths."""
+    kept = {name: value for name, value in found.items() if name not in ("series", "events")}
+    run = {name: value for name, value in found.get("run", {}).items() if name != "command"}
+    return kept | {"run": run}
 
 
 def missing(found: dict[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Trial:
 
     def _new_folder(self, server: Server) -> Path:
         word = "-".join(server.name.replace(",", "").split())
-        number = len(list(self.folder.glob(f"{word}-*"))) + 1
+        number = sum(path.is_dir() for path in self.folder.glob(f"{word}-*")) + 1
         return self.folder / f"{word}-{number:02d}"
 
     def _run(self, server: Server, users: int, folder: Path) -> None:
@@ -96,7 +96,7 @@ class Trial:
         tallies, lines = requests.read(folder)
         rows = list(requests.read_lines(folder, "resources.jsonl"))
         probe = measured(users, tallies, lines, rows, self.window_s)
-        figures = probe.figures | {"findings": findings, "folder": str(folder)}
+        figures = probe.figures | {"findings": findings, "run": folder.name}
         return dataclasses.replace(probe, figures=figures)
 
 
