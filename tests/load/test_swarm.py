@@ -1,5 +1,6 @@
 """Locust with our users, started as a person starts it, on real servers."""
 
+import contextlib
 import http.server
 import json
 import os
@@ -10,7 +11,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +71,22 @@ def everybody(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) -> 
         "--tenants", "3", "--think", "0.5", "--mix", KINDS, "--processes", "2", "--checkpoint",
         "1", "--max-errors", "0", "--run-folder", folder, "--host", fleet.url,
     ]  # fmt: skip
-    process = subprocess.Popen(
-        [str(part) for part in command], cwd=folder.parent, text=True,
-        env={**os.environ, "MLFLEET_DATA": str(fleet.data)},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+    output = folder.with_name("output")
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [str(part) for part in command], cwd=folder.parent, stdout=file, stderr=file,
+            env={**os.environ, "MLFLEET_DATA": str(fleet.data)}, process_group=0,
+        )  # fmt: skip
     try:
         eventually(lambda: {name for _, name, _ in read(folder)[0]} >= NAMES, 90)
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=90)
+        process.wait(90)
     finally:
-        process.kill()
+        # Its workers, too: left alone they would disturb the tests that follow.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.returncode == 0, output
+    assert process.returncode == 0, output.read_text()
     return folder
 
 
@@ -183,7 +186,7 @@ class Stalling(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def stalling_server() -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stalling)
     server.daemon_threads = True
