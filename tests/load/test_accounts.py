@@ -302,11 +302,24 @@ def test_a_refused_create_leaves_nothing(status, is_good):
 
 
 @pytest.mark.parametrize(("status", "is_good"), [(0, True), (429, True), (503, True), (413, False)])
-def test_a_refused_log_leaves_nothing(status, is_good):
+@pytest.mark.parametrize(
+    "rows", [{"metrics": ("loss",)}, {"params": ("lr",)}, {"tags": (("a", 1),)}]
+)
+def test_a_refused_log_leaves_nothing(status, is_good, rows):
     world = World()
     run_id = world.create()
-    world.log(Log("t", run_id, world.name(run_id), ("loss",), 0, 1, ("lr",)), status)
+    world.log(Log("t", run_id, world.name(run_id), **rows), status)
     assert (world.problems() == []) == is_good
+
+
+def test_what_was_acknowledged_stays_so_when_it_is_sent_again():
+    world = World()
+    run_id = world.create()
+    entry = Log("t", run_id, world.name(run_id), ("loss",), 0, 0)
+    world.log(entry, 200)
+    world.log(entry, 0)
+    world.found.metrics, world.found.latest = [], {}
+    assert ("missing", "metric", run_id, "loss") in world.problems()
 
 
 def partial(world: World, run_id: str) -> Iterator[Log]:
@@ -327,6 +340,15 @@ def test_a_request_without_an_answer_is_there_as_a_whole_or_not_at_all():
     world.lines.pop()
     assert world.problems() == [("altered", "whole request", run_id, "loss, lr, phase steps 0-3")]
     world.log(whole, 0)
+    assert world.problems() == []
+
+
+def test_rows_that_two_unanswered_requests_share_say_nothing_about_either():
+    world = World()
+    run_id = world.create()
+    name = world.name(run_id)
+    world.log(Log("t", run_id, name, ("loss",), 0, 3), 0)
+    world.log(Log("t", run_id, name, ("loss",), 2, 5), 0, kept=False)
     assert world.problems() == []
 
 
@@ -384,7 +406,11 @@ def test_a_version_that_nobody_was_told_of_needs_a_create_without_an_answer():
     world.found.versions["m", "2"] = Version("r1", "s", "READY")
     assert world.problems() == []
     world.found.versions["m", "3"] = Version("r1", "s", "READY")
-    assert world.problems() == [("unexplained", "version", "", "3")]
+    account = world.account()
+    assert [f[:2] for f in account.findings] == [("unexplained", "version")]
+    assert [(r.told, r.extra) for r in account.repeats] == [(["1"], ["2"])]
+    count = account.counts["version"]
+    assert (count.sent, count.acknowledged, count.found, count.unexplained) == (2, 1, 2, 1)
     del world.found.versions["m", "1"]
     assert ("missing", "version", "", "1") in world.problems()
 
