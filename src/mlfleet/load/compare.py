@@ -16,8 +16,9 @@ GROWTH = 1.6
 EXACT = 1.15
 """Ratio of the fewest users that were too many to the most that were not: then it is known."""
 LEAST_USERS, MOST_USERS = 2, 20_000
-KEPT_UP = 0.9
-"""Share of what users meant to send that must be answered: less, and the queue grows."""
+KEPT_UP = 0.8
+"""Share of what users meant to send that must be answered: less, and the queue grows. A few hundred
+answers of a short window vary by a tenth; that calls come late is in the p99 already."""
 MOST_ERRORS = 0.01
 """Share of answers that may be lost: stock fails now and then at any rate, and would
 otherwise seem to carry nothing. The verdict forgives a fleet none."""
