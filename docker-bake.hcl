@@ -24,3 +24,11 @@ target "pgbouncer" {
   platforms = ["linux/amd64", "linux/arm64"]
   tags      = ["${REPOSITORY}/pgbouncer:${TAG}"]
 }
+
+# Only for loadtest/kubernetes: docker buildx bake load
+target "load" {
+  inherits   = ["cell"]
+  dockerfile = "loadtest/Dockerfile"
+  contexts   = { cell = "target:cell" }
+  tags       = ["${REPOSITORY}/load:${TAG}"]
+}
