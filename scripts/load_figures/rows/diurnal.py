@@ -11,7 +11,7 @@ from load_figures.stocks import SETTLE_S, Stock, StockFigures, figures_of
 from mlfleet.load import timeline
 from mlfleet.load.population import tenant_names
 
-TENANTS, USERS, THINK_S, IDLE_S = 1000, 22, 1, 10
+TENANTS, USERS, THINK_S, IDLE_S = 1000, 16, 1, 10
 """An hour in ten minutes: people think and instances stay awake for a sixth of the usual time."""
 AT_ONCE, IDLE_WINDOW_S = 3, 20.0
 """Stock servers that fit beside a fleet; each is watched while it has nothing to do."""
