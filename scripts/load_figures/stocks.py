@@ -11,7 +11,7 @@ from load_figures.stage import Stage
 from mlfleet.load import processes, stock
 
 SETTLE_S = 25.0
-"""After the first answer: the job runner's processes go on starting for a while, which is not idle."""
+"""After the first answer: the job runner's processes go on starting for a while."""
 
 
 class Stock:
