@@ -33,7 +33,9 @@ def main() -> int:
     """Run the rows, keep each, write the block; 1 if a row was not met."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # stop what runs, remove the data
-    if options.judge:
+    if options.take:
+        verdicts = _take(options.take, options)
+    elif options.judge:
         verdicts = [_judge(options.judge, options)]
     else:
         verdicts = [_row(name, options) for name in options.only or ROWS]
@@ -49,6 +51,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME")
     parser.add_argument(
         "--judge", type=Path, metavar="RUN", help="judge a soak's run again, and run nothing"
+    )
+    parser.add_argument(
+        "--take", type=Path, metavar="FOLDER", help="take over rows that --output kept there"
     )
     parser.add_argument("--port", type=int, default=21800, help="first of ten free ports")
     parser.add_argument("--folder", type=Path, help="where data may grow to 20 GB (default: /tmp)")
@@ -82,6 +87,14 @@ def _row(name: str, options: argparse.Namespace) -> bool:
     figure.keep(options.output, name, kept)
     stage.say(f"{name}: {found.measured}: {'met' if found.is_met else 'not met'}")
     return found.is_met
+
+
+def _take(folder: Path, options: argparse.Namespace) -> list[bool]:
+    """Put rows into the table that were kept somewhere else."""
+    rows = figure.kept(folder)
+    for name, kept in rows.items():
+        figure.keep(options.output, name, kept)
+    return [kept.figure.is_met for kept in rows.values()]
 
 
 def _judge(folder: Path, options: argparse.Namespace) -> bool:
