@@ -48,10 +48,11 @@ class Shelf(Api):
         self.patches.append((kind, name))
         return encoded(document)
 
-    def add_cell(self, name: str) -> None:
+    def add_cell(self, name: str, *, is_routed: bool = True) -> None:
         cell = first()
         cell["metadata"]["name"] = name
-        cell["status"] = {"url": f"http://{name}.mlfleet.example.test"}
+        routes = {"type": "RoutesReady", "status": str(is_routed)}
+        cell["status"] = {"url": f"http://{name}.mlfleet.example.test", "conditions": [routes]}
         self.objects[KNATIVE_SERVICES, name] = cell
 
 

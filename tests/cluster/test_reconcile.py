@@ -107,6 +107,20 @@ def test_another_cell_in_the_spec_moves_the_tenant_and_its_address(
     assert token_opens(secret, row), "the token stays"
 
 
+def test_a_tenant_moves_only_to_a_cell_that_its_address_leads_to(
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
+) -> None:
+    worker.settle("patient", "u1", {})
+    before = secret_of(shelf, "patient")
+    shelf.add_cell("cell-6", is_routed=False)
+    with pytest.raises(NoCapacityError, match="cell-6 is not ready yet"):
+        worker.settle("patient", "u1", {"cell": "cell-6"})
+    row = catalogue.tenant("patient")
+    assert row is not None
+    assert row.cell == "cell-0", "its old cell goes on to serve it"
+    assert secret_of(shelf, "patient") == before
+
+
 def test_a_dedicated_tenant_waits_for_its_own_cell(worker: Reconciler, shelf: Shelf) -> None:
     with pytest.raises(NoCapacityError, match="cell-lonely is not ready yet"):
         worker.settle("lonely", "u1", {"tier": "dedicated"})
@@ -116,7 +130,7 @@ def test_a_dedicated_tenant_waits_for_its_own_cell(worker: Reconciler, shelf: Sh
     with pytest.raises(NoCapacityError, match="cell-lonely is not ready yet"):
         worker.settle("lonely", "u1", {"tier": "dedicated"})
     assert (SECRETS, "lonely-mlflow") not in shelf.objects, "an address that answers 404"
-    cell["status"]["conditions"] = [{"type": "Ready", "status": "True"}]
+    cell["status"]["conditions"] = [{"type": "RoutesReady", "status": "True"}]
     status = worker.settle("lonely", "u1", {"tier": "dedicated"})
     assert status["url"] == "http://cell-lonely.mlfleet.example.test/lonely"
 

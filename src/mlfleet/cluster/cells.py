@@ -131,8 +131,17 @@ def setting(cell: Document, variable: str) -> str:
 
 def is_ready(cell: Document) -> bool:
     """Return whether Knative calls the cell ready (at zero replicas it is, too)."""
+    return _is_true(cell, "Ready")
+
+
+def is_routed(cell: Document) -> bool:
+    """Return whether the cell's address leads to it; so it does while a new revision fails."""
+    return _is_true(cell, "RoutesReady")
+
+
+def _is_true(cell: Document, condition: str) -> bool:
     conditions = cell.get("status", {}).get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+    return any(c["type"] == condition and c["status"] == "True" for c in conditions)
 
 
 def url(cell: Document) -> str | None:

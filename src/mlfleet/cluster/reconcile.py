@@ -78,9 +78,9 @@ class Reconciler:
         """
         cell = self._cell(name, uid, spec)
         address = cells.url(cell)
-        # An address that the ingress does not know yet answers 404, which is final to a client.
-        is_coming_up = tenants.tier(spec) == "dedicated" and not cells.is_ready(cell)
-        if address is None or is_coming_up:
+        # An address that the ingress does not know yet answers 404, which is final to a client,
+        # and the old cell of a tenant that moves would pass requests on into the void.
+        if address is None or not cells.is_routed(cell):
             raise NoCapacityError(f"cell {tenants.cell(name, spec)} is not ready yet")
         row, token = self._registered(name, spec)
         url = f"{address}/{name}"
