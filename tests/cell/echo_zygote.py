@@ -43,11 +43,12 @@ class Echo:
                 Path(flag).touch()  # noqa: ASYNC240
                 os.kill(os.getpid(), signal.SIGKILL)
         if path == "/half":
+            length = query.get("length", "100").encode()
             await send(
                 {
                     "type": "http.response.start",
                     "status": 200,
-                    "headers": [(b"content-length", b"100")],
+                    "headers": [(b"content-length", length)],
                 }
             )
             await send({"type": "http.response.body", "body": b"half", "more_body": True})

@@ -57,10 +57,18 @@ def test_an_instance_that_always_crashes_never_gives_a_5xx(echo_cell: EchoCell) 
     assert echo_cell.get("/demo/x", token).status == 200
 
 
-def test_an_answer_that_breaks_off_is_cut_visibly(echo_cell: EchoCell) -> None:
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_small_answer_that_breaks_off_is_a_429(echo_cell: EchoCell, method: str) -> None:
+    token = echo_cell.catalogue.put("demo")
+    answer = echo_cell.request(method, "/demo/half", token, body="{}" if method == "POST" else None)
+    assert (answer.status, answer.headers["retry-after"]) == (429, "1")
+    assert echo_cell.get("/demo/x", token).status == 200
+
+
+def test_a_large_answer_that_breaks_off_is_cut_visibly(echo_cell: EchoCell) -> None:
     token = echo_cell.catalogue.put("demo")
     fields = f"Host: localhost\r\nAuthorization: Bearer {token}\r\n"
-    received = echo_cell.raw(f"GET /demo/half HTTP/1.1\r\n{fields}\r\n".encode())
+    received = echo_cell.raw(f"GET /demo/half?length=65537 HTTP/1.1\r\n{fields}\r\n".encode())
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.endswith(b"half")
     assert received.count(b"HTTP/1.1") == 1

@@ -17,6 +17,9 @@ from mlfleet.cell.upstream import Head, LostError, Upstream
 
 SMALL_BODY_BYTES = 1048576
 """A body up to this length is read whole first: one write, and it can be sent again."""
+SMALL_ANSWER_BYTES = 65536
+"""An answer up to this length is written whole or not at all: a request without an answer may be
+sent again, or gets a 429, while no client resends what was half answered."""
 
 _HOP_BY_HOP = frozenset(
     {
@@ -208,7 +211,8 @@ class Relay:
         """Write the whole response.
 
         Raises:
-            LostError: the instance went away in the middle; the client's connection was cut.
+            LostError: the instance went away in the middle; the client has seen nothing of a small
+                answer, and its connection was cut in the middle of another.
             ConnectionError: the client went away.
         """
         incoming, upstream = self._incoming, self._upstream
@@ -216,6 +220,9 @@ class Relay:
         has_body = not is_head and head.status >= 200 and head.status not in (204, 304)
         data, framed = self._head(head, has_body)
         piece = upstream.take()
+        if has_body and _content_length(head) <= SMALL_ANSWER_BYTES:
+            while not upstream.is_complete:
+                piece += await upstream.read()
         while True:
             if piece:
                 self.sent_bytes += len(piece)
@@ -276,6 +283,12 @@ class Relay:
         if self.added:
             lines.append(self.added)
         return has_length
+
+
+def _content_length(head: Head) -> float:
+    """Return the length that an answer says it has, infinity if it says none."""
+    found = [value for name, value in head.headers if name.lower() == b"content-length"]
+    return int(found[0]) if found else float("inf")
 
 
 class CellRelay(Relay):
