@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import pytest
 import requests
 
 from .conftest import (
@@ -20,51 +19,42 @@ from .conftest import (
     serving,
     sql,
     until,
-    wait_for_zero,
 )
 
 NewTenant = Callable[..., Tenant]
 
 
-def client_for(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> "MlflowClient":  # noqa: F821
-    from mlflow import MlflowClient
+def read_back(tenant: Tenant, run: str, folder: Path) -> None:
+    """Compare what `written` wrote with what a stock client is told."""
+    client = tenant.client()
+    assert client.get_run(run).data.params == {"depth": "3"}
+    assert [one.name for one in client.search_registered_models()] == ["m"]
+    assert Path(client.download_artifacts(run, "note.txt", str(folder))).read_text() == "remember"
 
-    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", tenant.token)
-    return MlflowClient(tenant.url)
+
+def test_a_stock_client_reads_what_it_wrote(written: tuple[Tenant, str], tmp_path: Path) -> None:
+    read_back(*written, tmp_path)
 
 
 def test_the_first_write_starts_a_cell_from_zero_and_all_that_was_written_before_is_there(
-    new_tenant: NewTenant, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    written: tuple[Tenant, str], new_tenant: NewTenant, cell_at_zero: None, tmp_path: Path
 ) -> None:
-    old, fresh = new_tenant(), new_tenant()
-    client = client_for(old, monkeypatch)
-    run = client.create_run("0").info.run_id
-    (tmp_path / "note.txt").write_text("remember")
-    client.log_artifact(run, str(tmp_path / "note.txt"))
-    client.log_param(run, "depth", "3")
-    client.create_registered_model("m")
-    wait_for_zero()
-
-    client = client_for(fresh, monkeypatch)
+    client = new_tenant().client()
+    assert not cell_pods()
     begun = time.monotonic()
-    first = client.create_run("0").info.run_id
+    run = client.create_run("0").info.run_id
     took_s = time.monotonic() - begun
-    client.log_metric(first, "loss", 0.5)
-    assert client.get_run(first).data.metrics == {"loss": 0.5}
+    client.log_metric(run, "loss", 0.5)
+    assert client.get_run(run).data.metrics == {"loss": 0.5}
     assert cell_pods()
     assert took_s < 30, "the client waits once, and not for its second try"
-
-    client = client_for(old, monkeypatch)
-    assert client.get_run(run).data.params == {"depth": "3"}
-    assert [one.name for one in client.search_registered_models()] == ["m"]
-    local = client.download_artifacts(run, "note.txt", str(tmp_path))
-    assert Path(local).read_text() == "remember"
+    read_back(*written, tmp_path)
 
 
 def test_a_hundred_first_requests_to_a_cell_at_zero_are_all_answered(
-    hundred_tenants: list[Tenant],
+    hundred_tenants: list[Tenant], cell_at_zero: None
 ) -> None:
-    wait_for_zero()
+    assert not cell_pods()
     with ThreadPoolExecutor(100) as threads:
         runs = list(threads.map(Tenant.create_run_patiently, hundred_tenants))
     assert len(set(runs)) == 100
