@@ -51,8 +51,9 @@ def _figure(
     twice = sum(len(one["extra"]) for one in accounts.get("repeats", []))
     unanswered = accounts.get("unanswered_creates", 0)
     acknowledged = accounts.get("requests", {}).get("acknowledged", 0)
-    is_met = bool(accounts.get("is_good")) and twice <= unanswered and not harm.get("missed", 1)
     kills = sum(struck.get(kind, 0) for kind in ("instance", "zygote", "gateway"))
+    missed = int(str(harm.get("missed", 1)))
+    is_met = bool(accounts.get("is_good")) and twice <= unanswered and not missed
     return Figure(
         what=f"chaos: {seconds / 60:.0f} min, {USERS} users of {TENANTS} tenants,"
         f" {requests['rate']:.0f} requests/s; {kills} kills ({_words(struck)})",
@@ -60,7 +61,7 @@ def _figure(
         measured=f"{accounts.get('findings_in_all', 'no accounts:')} findings,"
         f" {acknowledged:,} writes acknowledged; {twice} runs exist twice or unasked,"
         f" {unanswered} creates had no answer; {requests['failed']:,} of {requests['n']:,} tries"
-        f" failed and were sent again",
+        f" failed and were sent again" + f"; {missed} strikes found nobody" * bool(missed),
         is_met=is_met,
         raw={"chaos": harm, "chaos_said": last, **brief(found)},
     )

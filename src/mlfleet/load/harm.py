@@ -18,7 +18,7 @@ from mlfleet.load.chaos import Strike
 from mlfleet.load.victims import Victims
 from mlfleet.runtime.folder import DataFolder
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 """How long a strike waits for a victim."""
 PAUSE_S = 0.1
 RECOVERY_S = 60.0
