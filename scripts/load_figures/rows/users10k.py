@@ -8,7 +8,7 @@ from load_figures.figure import Figure
 from load_figures.stage import Stage, brief, load, mib, missing, ms
 from mlfleet.load.population import tenant_names
 
-REGISTERED, VISITED, THINK_S = 1000, 300, 60
+REGISTERED, VISITED, THINK_S = 1000, 240, 60
 """Users are spread over the visited tenants by Zipf's law; all others only are registered."""
 LEAST_AWAKE, P99_S = 200, 0.5
 REACH = (
