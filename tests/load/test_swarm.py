@@ -22,6 +22,7 @@ from mlfleet.load.ledger import Line, parse
 from mlfleet.load.requests import read
 from mlfleet.load.trace import burst, csv_of
 from tests.fixtures_fleet import MLFLEET, RunningFleet, eventually
+from tests.fixtures_postgres import free_port
 
 LOCUSTFILE = Path(__file__).parents[2] / "loadtest" / "locustfile.py"
 KINDS = "training=2,llm=1,sweep=1,dashboard=2,registry=1,seed=4"
@@ -66,10 +67,13 @@ NAMES = {
 def everybody(fleet: RunningFleet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two processes with users of every kind, until each request was made; then Ctrl-C."""
     folder = tmp_path_factory.mktemp("load") / "run"
+    # Another Locust of this machine has the usual port, and its workers would come here.
+    master = str(free_port())
     command = [
         sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--headless", "-u", "36", "-r", "36",
         "--tenants", "3", "--think", "0.5", "--mix", KINDS, "--processes", "2", "--checkpoint",
         "1", "--max-errors", "0", "--run-folder", folder, "--host", fleet.url,
+        "--master-bind-port", master, "--master-port", master,
     ]  # fmt: skip
     output = folder.with_name("output")
     with output.open("w") as file:
