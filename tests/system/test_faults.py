@@ -214,6 +214,13 @@ def test_a_postgres_that_stays_away_is_a_429_and_never_a_final_answer(own_fleet:
     assert is_alive(cell)
 
 
+def signal_all(pids: list[int], number: int) -> None:
+    """Signal all of them; a server has processes that come and go, and none may be left stopped."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 def test_a_frozen_postgres_is_a_429_and_nothing_hangs(own_fleet: Any) -> None:
     token, body = create(own_fleet, "frozen"), {"experiment_id": "0"}
     asleep, fresh = create(own_fleet, "dozing"), create(own_fleet, "fresh")
@@ -222,8 +229,7 @@ def test_a_frozen_postgres_is_a_429_and_nothing_hangs(own_fleet: Any) -> None:
     ask_cell(own_fleet, "POST", "/sleep/dozing")
     postmaster = process_of(own_fleet, "bin/postgres")
     stopped = [postmaster, *descendants(postmaster)]
-    for pid in stopped:
-        os.kill(pid, signal.SIGSTOP)
+    signal_all(stopped, signal.SIGSTOP)
     calls = [
         ("frozen", token, "runs/create"),
         ("frozen", token, "runs/search"),
@@ -237,8 +243,7 @@ def test_a_frozen_postgres_is_a_429_and_nothing_hangs(own_fleet: Any) -> None:
             assert [one.result()[0] for one in answers] == [429, 429, 429, 429]
         assert time.monotonic() - began < 60
     finally:
-        for pid in stopped:
-            os.kill(pid, signal.SIGCONT)
+        signal_all(stopped, signal.SIGCONT)
     for tenant, key, _ in calls:
         eventually(
             lambda t=tenant, k=key: own_fleet.call(t, k, "runs/create", body)[0] == 200,  # type: ignore[misc]
