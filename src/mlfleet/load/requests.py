@@ -20,8 +20,6 @@ from mlfleet.load.histogram import Histogram, bucket
 Line = dict[str, Any]
 Key = tuple[int, str, bool]
 PATTERN = "requests-*.jsonl"
-NO_ANSWER = 0
-"""The status of a try that ended without an answer."""
 
 
 class _Cell:
