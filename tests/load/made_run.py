@@ -36,7 +36,7 @@ def make_run(
         now, users = START + second + 0.5, round(2000 * min(1.0, second / (seconds * 0.2) + 0.05))
         is_away = stop <= second < stop + 8
         rate = round(users / 30 * 4 * draw.uniform(0.85, 1.15))
-        recorder.populate(users, rate, now)
+        recorder.populate(users, rate, now + 1)
         new = max(0, round(240 * min(1.0, second / (seconds * 0.25) + 0.05)) - awake)
         awake, wakes = awake + new, wakes + new + draw.randrange(3)
         for _ in range(0 if is_away else rate):

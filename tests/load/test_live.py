@@ -16,7 +16,7 @@ def told(live, seconds, latency_s=0.1, status=200, per_second=10, users=7):
     for second in seconds:
         for _ in range(per_second):
             recorder.add("search", True, status, latency_s, second)
-        recorder.populate(users, per_second, second)
+        recorder.populate(users, per_second, second + 1)
     recorder.close()
     return live
 

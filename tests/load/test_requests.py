@@ -87,6 +87,16 @@ def test_processes_of_one_run_add_up(tmp_path):
     assert sorted(line["users"] for line in users) == [3, 4]
 
 
+def test_starts_are_noted_in_the_second_that_had_them(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.add("search", True, 200, 0.1, 7.9)
+    recorder.populate(users=2, intended=1, now=8.001)
+    recorder.flush(8.001)
+    tallies, users = read(tmp_path)
+    assert {second for second, *_ in tallies} == {line["t"] for line in users} == {7}
+    recorder.close()
+
+
 def test_subscribers_get_lines_as_a_reader_of_the_file_would(tmp_path):
     seen = []
     recorder = Recorder(None)

@@ -103,14 +103,14 @@ class Recorder:
             cell.wakes[number] = cell.wakes.get(number, 0) + 1
 
     def populate(self, users: int, intended: int, now: float) -> None:
-        """Note how many users this process has, and how many requests they meant to start.
+        """Note what the second that has just ended had; call it at the beginning of each.
 
         Args:
-            users: now.
-            intended: starts whose intended time came since the last call.
+            users: of this process, now.
+            intended: requests that they meant to start since the last call.
             now: `time.time()`.
         """
-        second = int(now)
+        second = int(now) - 1
         self._users[second] = (users, self._users.get(second, (0, 0))[1] + intended)
 
     def flush(self, now: float) -> None:

@@ -223,9 +223,10 @@ class Crew:
     def _write_each_second(self, run: Run) -> None:
         while True:
             gevent.sleep(1 - clock() % 1)
-            run.recorder.populate(self.environment.runner.user_count, run.intended, clock())
+            now = clock()
+            run.recorder.populate(self.environment.runner.user_count, run.intended, now)
             run.intended = 0
-            run.recorder.flush(clock())
+            run.recorder.flush(now)
 
     def _stop(self, **_: Any) -> None:
         if self._beat is not None:
