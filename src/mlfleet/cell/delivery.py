@@ -6,6 +6,7 @@ when they run twice. Everything else becomes a 429, and the client decides.
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import time
@@ -26,6 +27,10 @@ from mlfleet.errors import DatabaseAwayError, NoCapacityError
 
 ATTEMPTS = 3
 """Instances one request is sent to at most before it is refused."""
+
+ENDING_S = 1
+"""How long a refusal waits for the end of the instance it blames, so that the next try meets
+another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +114,8 @@ class Delivery:
                 # What was not ready has read nothing but its configuration.
                 may_send_again = may_repeat or exc.was_unread or not instance.ready.is_set()
                 if not may_send_again or (body.whole is None and body.read_bytes):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(instance.gone.wait(), ENDING_S)
                     break
         raise InterruptedRequestError(
             f"The instance of {route.tenant!r} went away before it answered; try again"
