@@ -184,8 +184,9 @@ class Upstream(asyncio.Protocol):
             and self._ends_with_eof()
         ):
             self.is_complete = True
-        # Linux resets a Unix socket whose peer closed (or died) with bytes left unread.
-        self._was_reset = isinstance(exc, ConnectionResetError)
+        # Linux resets a Unix socket whose peer closed (or died) with bytes left unread, and takes
+        # no bytes for one that was closed before.
+        self._was_reset = isinstance(exc, ConnectionResetError | BrokenPipeError)
         self.is_lost = True
         self._transport = None
         self._wake()
