@@ -1,4 +1,4 @@
-"""Rules over experiments and runs, with most weight on the six calls that have a hot route."""
+"""Rules over experiments and runs, with most weight on the calls that have a hot route."""
 
 import json
 from typing import Any
@@ -453,6 +453,22 @@ class Tracking(RuleBasedStateMachine):
             ("run_view_type", view), ("max_results", most),
         )  # fmt: skip
         self.pair.call(call("POST", f"{API}/runs/search", fields, damage))
+
+    @rule(
+        experiment=experiments,
+        order=st.sampled_from(([], ["start_time DESC"], ["attributes.start_time DESC"])),
+        view=st.sampled_from(("ACTIVE_ONLY", "ALL", "DELETED_ONLY")),
+        most=st.sampled_from((1, 2, 1000)),
+        prefix=prefixes,
+    )
+    def search_runs_plainly(
+        self, experiment: str, order: list[str], view: str, most: int, prefix: str
+    ) -> None:
+        fields = (
+            ("experiment_ids", [experiment]), ("filter", ""), ("order_by", order),
+            ("run_view_type", view), ("max_results", most),
+        )  # fmt: skip
+        self.pair.call(call("POST", f"{prefix}/runs/search", fields))
 
     @rule(run=st.one_of(runs, odd_runs.filter(lambda text: text.isalnum())), experiment=experiments)
     def graphql(self, run: str, experiment: str) -> None:

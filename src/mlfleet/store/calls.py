@@ -10,7 +10,7 @@ the writer only joins the pieces of all waiting calls.
 
 import posixpath
 import re
-from typing import Any
+from typing import Any, TypeGuard
 
 import orjson
 
@@ -167,18 +167,18 @@ def read_create(body: bytes, run_id: str, random_name: str) -> CreateRun | None:
         run_id: the id the run shall have, 32 hexadecimal digits.
         random_name: what the run is called if the client names it nowhere.
     """
-    fields = _object(body, _CREATE_FIELDS)
+    fields = read_object(body, _CREATE_FIELDS)
     if fields is None:
         return None
     experiment_id = fields.get("experiment_id")
-    if type(experiment_id) is not str or not _EXPERIMENT_ID(experiment_id):
+    if not is_experiment_id(experiment_id):
         return None
     call = CreateRun(run_id, experiment_id)
     call.start_time, call.user_id = fields.get("start_time", 0), fields.get("user_id", "")
-    if not _is_int64(call.start_time) or not _is_text(call.user_id, _MAX_USER):
+    if not _is_int64(call.start_time) or not is_text(call.user_id, _MAX_USER):
         return None
     name, tags = fields.get("run_name", ""), fields.get("tags", [])
-    if not _is_text(name, _MAX_RUN_NAME) or type(tags) is not list or len(tags) > _MAX_TAGS:
+    if not is_text(name, _MAX_RUN_NAME) or type(tags) is not list or len(tags) > _MAX_TAGS:
         return None
     if not _set_new_tags(call, tags):
         return None
@@ -209,12 +209,13 @@ def read_update(body: bytes) -> UpdateRun | None:
             return None
     if "run_name" in fields:
         call.run_name = fields["run_name"]
-        if not call.run_name or not _is_text(call.run_name, _MAX_RUN_NAME):
+        if not call.run_name or not is_text(call.run_name, _MAX_RUN_NAME):
             return None
     return call
 
 
-def _object(body: bytes, allowed: frozenset[str]) -> dict[str, Any] | None:
+def read_object(body: bytes, allowed: frozenset[str]) -> dict[str, Any] | None:
+    """Return a body's fields if it is an object of known fields."""
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -226,7 +227,7 @@ def _object(body: bytes, allowed: frozenset[str]) -> dict[str, Any] | None:
 
 def _fields(body: bytes, allowed: frozenset[str]) -> dict[str, Any] | None:
     """Return a body's fields if it is an object of known fields with a run id as stock makes it."""
-    fields = _object(body, allowed)
+    fields = read_object(body, allowed)
     if fields is None:
         return None
     run_id = fields.get("run_id")
@@ -314,7 +315,7 @@ def _pair(item: Any, most: int) -> tuple[str, str] | None:
     key, value = item.get("key"), item.get("value")
     if type(key) is not str or type(value) is not str:
         return None
-    is_valid = (key in _good_keys or _is_key(key)) and _is_text(value, most)
+    is_valid = (key in _good_keys or _is_key(key)) and is_text(value, most)
     return (key, value) if is_valid else None
 
 
@@ -330,7 +331,12 @@ def _is_key(key: Any) -> bool:
     return True
 
 
-def _is_text(value: Any, most: int) -> bool:
+def is_experiment_id(value: Any) -> TypeGuard[str]:
+    """Whether a value is the id of an experiment as stock writes it."""
+    return type(value) is str and _EXPERIMENT_ID(value) is not None
+
+
+def is_text(value: Any, most: int) -> bool:
     """Whether a value is a string that Postgres can hold; it has no NUL character."""
     return type(value) is str and len(value) <= most and "\0" not in value
 

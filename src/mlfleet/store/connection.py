@@ -25,6 +25,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psycopg2
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
+_MOST_TRIES = 3
 _PROBE_S = 5.0
 """A server that does not even refuse a new connection within this time is not there."""
 
@@ -139,6 +141,39 @@ class StoreConnection:
             yield raw
         finally:
             self.release()
+
+    def execute(self, text: str, values: dict[str, Any], may_repeat: bool) -> list[tuple[Any, ...]]:
+        """Run a statement that is a transaction of its own and return its rows.
+
+        When the connection breaks, whether the commit happened is unknown.
+
+        Args:
+            text: the statement.
+            values: its parameters.
+            may_repeat: a second time changes nothing, so it is sent again when that happens.
+
+        Raises:
+            DatabaseAwayError: the server was not there, or went away during the call.
+            psycopg2.Error: the server refused the statement.
+        """
+        for tries in range(1, _MOST_TRIES + 1):
+            with self.lease() as raw:
+                raw.autocommit = True
+                try:
+                    with raw.cursor() as cursor:
+                        cursor.execute(text, values)
+                        return cursor.fetchall()
+                except psycopg2.Error as exc:
+                    if not raw.closed:
+                        raise
+                    reason = str(exc).strip()
+                finally:
+                    if not raw.closed:
+                        raw.autocommit = False
+            log.info("hot_statement_cut_off", extra={"tries": tries, "reason": reason})
+            if not may_repeat:
+                break
+        raise DatabaseAwayError("The database went away during the call. Try again.")
 
     def current(self) -> PgConnection:
         """Return the open connection to the caller that holds the turn (SQLAlchemy's creator)."""

@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 
 MOST_CALLS = 128
 """Calls in one group: more save nothing, and a failed statement is repeated call by call."""
-_MOST_TRIES = 3
 _PASSING = ("22012", "40001", "40P01")
 """Failures that a new snapshot can mend: `statements`' own alarm (a division by zero, when another
 replica was quicker), serialization failure, deadlock."""
@@ -151,24 +150,9 @@ class GroupCommit:
         return [(token, rows.get(n, STOCK)) for n, (token, _) in enumerate(group, 1)]
 
     def _execute(self, calls: list[Any]) -> dict[int, tuple[Any, ...]]:
-        """Return the answered rows by number of call; sends again when the connection breaks."""
+        """Return the answered rows by number of call."""
         text, values = _statement(calls)
-        for tries in range(1, _MOST_TRIES + 1):
-            with self._connection.lease() as raw:
-                raw.autocommit = True
-                try:
-                    with raw.cursor() as cursor:
-                        cursor.execute(text, values)
-                        return {row[0]: row for row in cursor.fetchall()}
-                except psycopg2.Error as exc:
-                    if not raw.closed:
-                        raise
-                    reason = str(exc).strip()
-                finally:
-                    if not raw.closed:
-                        raw.autocommit = False
-            log.info("hot_statement_cut_off", extra={"tries": tries, "reason": reason})
-        raise DatabaseAwayError("The database went away during the call. Try again.")
+        return {row[0]: row for row in self._connection.execute(text, values, may_repeat=True)}
 
 
 def _statement(calls: list[Any]) -> statements.Statement:

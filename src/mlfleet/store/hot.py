@@ -1,25 +1,32 @@
-"""The ASGI front of an instance: answer plain write calls at once, hand the rest to stock MLflow.
+"""The ASGI front of an instance: answer plain calls at once, hand the rest to stock MLflow.
 
-Six routes, under `/api/2.0/mlflow/runs/` and `/ajax-api/2.0/mlflow/runs/`. A call is answered here
-only when it succeeded and is committed. Whatever is not plainly valid, and each call the database
-did not carry out, goes to stock with its body unchanged, so that errors are stock's. The header
-`x-mlfleet-route` says which way a call took.
+Eight routes, under `/api/2.0/mlflow/` and `/ajax-api/2.0/mlflow/`: six writes that share commits,
+and two calls that one statement each answers. A call is answered here only when it succeeded and is
+committed. Whatever is not plainly valid, and each call the database did not carry out, goes to
+stock with its body unchanged, so that errors are stock's. The header `x-mlfleet-route` says which
+way a call took.
 
 No Starlette, no request objects: a hot `log-metric` spends its time in the HTTP parser.
 """
 
 import asyncio
 import contextlib
-import json
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mlfleet.store import away, calls
+import psycopg2
+
+from mlfleet.errors import DatabaseAwayError
+from mlfleet.store import away, bodies, calls, singles
 from mlfleet.store.away import ASGIApp, AwayGuard, Message, Receive, Scope, Send
 from mlfleet.store.calls import Call
 from mlfleet.store.connection import StoreConnection
-from mlfleet.store.group_commit import Away, GroupCommit, Stock, Verdict
+from mlfleet.store.group_commit import STOCK, Away, GroupCommit, Stock, Verdict
+from mlfleet.store.singles import Single
+
+log = logging.getLogger(__name__)
 
 Header = tuple[bytes, bytes]
 
@@ -32,9 +39,8 @@ _HEADERS: list[Header] = [
     (b"x-frame-options", b"SAMEORIGIN"),
     _HOT,
 ]
-_EMPTY_HEADERS = [*_HEADERS, (b"content-length", b"2")]
 
-_ROOTS = ("/api/2.0/mlflow/runs/", "/ajax-api/2.0/mlflow/runs/")
+_ROOTS = ("/api/2.0/mlflow/", "/ajax-api/2.0/mlflow/")
 
 
 def _read_create(body: bytes) -> calls.CreateRun | None:
@@ -43,16 +49,18 @@ def _read_create(body: bytes) -> calls.CreateRun | None:
     return calls.read_create(body, uuid.uuid4().hex, _generate_random_name())
 
 
-_READERS: dict[str, Callable[[bytes], Call | None]] = {
+_READERS: dict[str, Callable[[bytes], Call | Single | None]] = {
     root + name: reader
     for root in _ROOTS
     for name, reader in (
-        ("log-metric", calls.read_metric),
-        ("log-batch", calls.read_batch),
-        ("log-parameter", calls.read_param),
-        ("set-tag", calls.read_tag),
-        ("create", _read_create),
-        ("update", calls.read_update),
+        ("runs/log-metric", calls.read_metric),
+        ("runs/log-batch", calls.read_batch),
+        ("runs/log-parameter", calls.read_param),
+        ("runs/set-tag", calls.read_tag),
+        ("runs/create", _read_create),
+        ("runs/update", calls.read_update),
+        ("runs/search", singles.read_search),
+        ("experiments/create", singles.read_create_experiment),
     )
 }
 
@@ -62,6 +70,7 @@ class HotWrites:
 
     def __init__(self, app: ASGIApp, connection: StoreConnection) -> None:
         self.app = AwayGuard(app)
+        self._connection = connection
         self._writer = GroupCommit(connection, self._hand_out)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,11 +87,16 @@ class HotWrites:
             return
         body = await _read_body(receive)
         call = None if body is None else reader(body)
-        verdict = None if call is None else await self._carry_out(call)
-        if call is None or isinstance(verdict, Stock):
+        if call is None:
+            answer: bytes | Away | Stock = STOCK
+        elif isinstance(call, Single):
+            answer = await asyncio.to_thread(self._ask, call)
+        else:
+            answer = _body(call, await self._carry_out(call))
+        if isinstance(answer, Stock):
             await self.app(scope, _replay(body, receive), _marked(send))
         else:
-            await _answer(call, verdict, send)
+            await _send(answer, send)
 
     async def close(self) -> None:
         """Finish the calls that wait and end the writer thread."""
@@ -95,6 +109,17 @@ class HotWrites:
         token: asyncio.Future[Verdict] = loop.create_future()
         self._writer.submit(token, call)
         return await token
+
+    def _ask(self, call: Single) -> bytes | Away | Stock:
+        try:
+            rows = self._connection.execute(call.text, call.values, call.may_repeat)
+        except DatabaseAwayError as exc:
+            return Away(str(exc))
+        except psycopg2.Error as exc:
+            log.info("hot_statement_failed", extra={"calls": 1, "sqlstate": exc.pgcode})
+            return STOCK
+        body = call.body(rows)
+        return STOCK if body is None else body
 
     def _hand_out(self, verdicts: Sequence[tuple[Any, Verdict]]) -> None:
         assert self._loop is not None
@@ -175,54 +200,22 @@ def _marked(send: Send) -> Send:
     return marked
 
 
-async def _answer(call: Call, verdict: Verdict | None, send: Send) -> None:
-    if isinstance(verdict, Away):
-        headers, body = away.answer(verdict.message)
-        await _send(send, 429, [*headers, _HOT], body)
-    elif isinstance(call, calls.RunWrite):
-        await _send(send, 200, _EMPTY_HEADERS, b"{}")
+def _body(call: Call, verdict: Verdict) -> bytes | Away | Stock:
+    if isinstance(verdict, Away | Stock):
+        return verdict
+    if isinstance(call, calls.RunWrite):
+        return b"{}"
+    if isinstance(call, calls.CreateRun):
+        return bodies.created(call, verdict)
+    return bodies.updated(verdict)
+
+
+async def _send(answer: bytes | Away, send: Send) -> None:
+    if isinstance(answer, Away):
+        status, (headers, body) = 429, away.answer(answer.message)
+        headers = [*headers, _HOT]
     else:
-        assert isinstance(verdict, tuple)
-        body = _created(call, verdict) if isinstance(call, calls.CreateRun) else _updated(verdict)
-        await _send(send, 200, [*_HEADERS, (b"content-length", str(len(body)).encode())], body)
-
-
-async def _send(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+        status, body = 200, answer
+        headers = [*_HEADERS, (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-def _created(call: calls.CreateRun, row: tuple[Any, ...]) -> bytes:
-    """Return the body of `runs/create`, to the byte what stock's `message_to_json` makes."""
-    info = {
-        "run_uuid": call.run_id,
-        "experiment_id": call.experiment_id,
-        "run_name": call.run_name,
-        "user_id": call.user_id,
-        "status": "RUNNING",
-        "start_time": call.start_time,
-        "artifact_uri": row[1],
-        "lifecycle_stage": "active",
-        "run_id": call.run_id,
-    }
-    tags = [{"key": key, "value": value} for key, value in call.tags.items()]
-    run = {"run": {"info": info, "data": {"tags": tags}, "inputs": {}}}
-    return json.dumps(run, indent=2).encode()
-
-
-def _updated(row: tuple[Any, ...]) -> bytes:
-    """Return the body of `runs/update`; absent fields are left out as `RunInfo.to_proto` does."""
-    _, run_id, experiment_id, name, user_id, status, start_time, end_time, uri, stage = row
-    info = {
-        "run_uuid": run_id,
-        "experiment_id": str(experiment_id),
-        **({"run_name": name} if name is not None else {}),
-        "user_id": user_id,
-        "status": status,
-        "start_time": start_time,
-        **({"end_time": end_time} if end_time else {}),
-        **({"artifact_uri": uri} if uri else {}),
-        "lifecycle_stage": stage,
-        "run_id": run_id,
-    }
-    return json.dumps({"run_info": info}, indent=2).encode()
