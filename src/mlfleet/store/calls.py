@@ -231,7 +231,7 @@ def _fields(body: bytes, allowed: frozenset[str]) -> dict[str, Any] | None:
     if fields is None:
         return None
     run_id = fields.get("run_id")
-    if type(run_id) is not str or not _RUN_ID(run_id):
+    if not is_run_id(run_id):
         return None
     # The stock client sends the id under its old name as well.
     return fields if fields.get("run_uuid", run_id) == run_id else None
@@ -329,6 +329,11 @@ def _is_key(key: Any) -> bool:
         _good_keys.clear()
     _good_keys.add(key)
     return True
+
+
+def is_run_id(value: Any) -> TypeGuard[str]:
+    """Whether a value is the id of a run as stock makes it."""
+    return type(value) is str and _RUN_ID(value) is not None
 
 
 def is_experiment_id(value: Any) -> TypeGuard[str]:
