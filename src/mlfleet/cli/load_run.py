@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+_LOCUST = "import sys; sys.argv[0] = 'mlfleet load run'; from locust.main import main; main()"
+"""Locust under our name, which is what its complaints about options begin with."""
 _QUIET = ("--headless", "--only-summary", "--one-screen", "--loglevel", "WARNING")
 
 
@@ -25,6 +27,6 @@ def run(options: tuple[str, ...]) -> None:
         click.echo(help_text())
         return
     locustfile = Path(mlfleet.load.swarm.__file__).with_name("locustfile.py")
-    command = [sys.executable, "-m", "locust", "-f", str(locustfile), *_QUIET, *options]
+    command = [sys.executable, "-c", _LOCUST, "-f", str(locustfile), *_QUIET, *options]
     # In place of this process: Ctrl-C and exit code are Locust's without a go-between.
     os.execv(command[0], command)
