@@ -10,6 +10,9 @@ from mlfleet.load.population import tenant_names
 
 REGISTERED, VISITED, THINK_S = 1000, 240, 60
 """Users are spread over the visited tenants by Zipf's law; all others only are registered."""
+COMING_S = 240
+"""Users come over this time, as people do: those who come at once would stay in step, and all open
+a run, then all list the models. The minutes of the figure begin when the last one is there."""
 LEAST_AWAKE, P99_S = 200, 0.5
 REACH = (
     f"0 errors, 0 missing, p99 of warm requests ≤ {P99_S} s, at least {LEAST_AWAKE} awake at any"
@@ -22,14 +25,22 @@ def measure(stage: Stage) -> Figure:
     seconds, users = stage.seconds(600, 60), stage.count(10_000, 500)
     registered, visited = stage.count(REGISTERED, 100), stage.count(VISITED, 30)
     folder = stage.run_folder("users10k")
-    options: list[object] = ["-u", users, "-r", stage.count(200, 50), "-t", f"{seconds:.0f}s"]
+    coming = stage.seconds(COMING_S, 10)
+    options: list[object] = [
+        "-u",
+        users,
+        "-r",
+        round(users / coming),
+        "-t",
+        f"{coming + seconds:.0f}s",
+    ]
     options += ["--think", THINK_S, "--tenants", visited, "--max-p99", P99_S, "--max-errors", 0]
     with stage.fleet("users10k", max_awake=visited + 20) as fleet:
         make_tenants(fleet, registered, visited)
         stage.say(f"{registered} tenants are registered, {visited} are awake")
         with load(fleet, folder, *options) as run:
-            found = run.wait(seconds)
-    return _figure(found, users, registered, visited, seconds, stage.count(LEAST_AWAKE, 20))
+            found = run.wait(coming + seconds)
+    return _figure(found, users, registered, visited, coming, seconds, stage.count(LEAST_AWAKE, 20))
 
 
 def make_tenants(fleet: Fleet, registered: int, visited: int) -> None:
@@ -41,7 +52,13 @@ def make_tenants(fleet: Fleet, registered: int, visited: int) -> None:
 
 
 def _figure(
-    found: dict[str, Any], users: int, registered: int, visited: int, seconds: float, least: int
+    found: dict[str, Any],
+    users: int,
+    registered: int,
+    visited: int,
+    coming: float,
+    seconds: float,
+    least: int,
 ) -> Figure:
     requests, awake = found["requests"], found["fleet"]
     warm = requests["warm"]
@@ -56,7 +73,8 @@ def _figure(
     )
     memory = sum(role["pss_most_bytes"] or 0 for role in found["roles"])
     return Figure(
-        what=f"{found['users']:,} users at once, {seconds / 60:.0f} min, {registered:,} tenants"
+        what=f"{found['users']:,} users, who come within {coming / 60:.0f} min and stay for"
+        f" {seconds / 60:.0f} min, {registered:,} tenants"
         f" registered, users on {visited} of them, think time {THINK_S} s",
         reach=REACH,
         measured=f"{requests['failed']} errors of {requests['n']:,} ({requests['rate']:.0f}/s),"
