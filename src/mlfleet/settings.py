@@ -79,7 +79,8 @@ class Settings:
 
     # Database
     database_idle_s: float = 5.0
-    """An instance gives its server connection back after this long without a statement."""
+    """An instance gives its server connection back after this long without a statement, later if it
+    wants it again and again."""
     database_wait_s: float = 20.0
     """How long a call waits for Postgres to come back before it answers 429."""
 

@@ -87,6 +87,27 @@ def test_the_connection_comes_lazily_and_goes_when_idle(
     assert "connection-watch" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_a_connection_that_is_missed_soon_is_kept_longer(
+    new_database: Callable[[], DatabaseAccess],
+) -> None:
+    connection = StoreConnection()
+    connection.configure(new_database(), idle_s=0.2, wait_s=5)
+
+    def use_and_wait() -> float:
+        with connection.lease():
+            pass
+        wait_for(lambda: not connection.is_open)
+        return connection._kept_s
+
+    assert [use_and_wait() for _ in range(3)] == [0.2, 0.4, 0.8]
+    connection._given_back -= 4  # it is not missed for some time
+    assert use_and_wait() == 0.2
+    connection._kept_s = 50
+    with connection.lease():
+        assert connection._kept_s == 60
+    connection.close()
+
+
 def test_a_connection_cut_while_idle_is_replaced_before_use(
     new_database: Callable[[], DatabaseAccess],
 ) -> None:

@@ -4,7 +4,9 @@ Everything an instance says to Postgres goes over one connection, so the connect
 fleet is plain arithmetic and stock MLflow's deadlock on its own pool (64 clients on `log-batch`)
 cannot happen. The price is turns: callers get the connection in the order they asked for it.
 
-The connection is opened at first use, closed after `idle_s` without use and reopened on demand.
+The connection is opened at first use, closed after `idle_s` without use and reopened on demand;
+one that is wanted again soon after it was closed is kept longer from then on, since a new session
+costs Postgres some 10 ms.
 While Postgres is away a caller waits at most `wait_s` and then gets `DatabaseAwayError`. Before
 each use the socket is looked at without a round trip: a server that went away has hung up, and
 that shows as readable. A server that is frozen, or whose node is lost, keeps its sockets open: a
@@ -19,6 +21,7 @@ connection; here a holder that asks again would wait for itself.
 import collections
 import contextlib
 import logging
+import math
 import os
 import select
 import socket
@@ -39,6 +42,9 @@ log = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _MOST_TRIES = 3
+_LONGEST_KEPT_S = 60.0
+_SOON = 4
+"""A connection is missed if it is wanted within so many times the time it was kept idle."""
 _PROBE_S = 5.0
 """A server that does not even refuse a new connection within this time is not there."""
 
@@ -93,6 +99,9 @@ class StoreConnection:
         self._taken = 0.0
         """When the current holder got its turn."""
         self._last_used = 0.0
+        self._kept_s = self._idle_s
+        """How long this connection may be idle."""
+        self._given_back = -math.inf
         self._watcher: threading.Thread | None = None
         self._stop = threading.Event()
 
@@ -100,6 +109,7 @@ class StoreConnection:
         """Serve this database from now on; a connection to another one is closed."""
         self.close()
         self._access, self._idle_s, self._wait_s = access, idle_s, wait_s
+        self._kept_s, self._given_back = idle_s, -math.inf
 
     @property
     def is_open(self) -> bool:
@@ -200,6 +210,9 @@ class StoreConnection:
             self._drop()
         if self._raw is None:
             self._raw = self._connect(deadline)
+            was_missed = time.monotonic() - self._given_back < _SOON * self._kept_s
+            longest = max(self._idle_s, _LONGEST_KEPT_S)
+            self._kept_s = min(2 * self._kept_s, longest) if was_missed else self._idle_s
             self._socket = socket.socket(fileno=os.dup(self._raw.fileno()))
             self._watch()
         return self._raw
@@ -272,15 +285,16 @@ class StoreConnection:
 
     def _look_after(self) -> None:
         """Give the connection back when nobody uses it; end a call that nobody will answer."""
-        pause_s = self._idle_s
+        pause_s = self._kept_s
         while not self._stop.wait(pause_s):
-            pause_s = min(self._idle_s, self._wait_s)
+            pause_s = min(self._kept_s, self._wait_s)
             if not self._turns.acquire(0):
                 self._cut_off_if_frozen()
                 continue
-            pause_s = self._last_used + self._idle_s - time.monotonic()
+            pause_s = self._last_used + self._kept_s - time.monotonic()
             if pause_s <= 0:
                 self._drop()
+                self._given_back = time.monotonic()
                 self._watcher = None  # under the turn, as in `_watch`
             self._turns.release()
             if pause_s <= 0:
