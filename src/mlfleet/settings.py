@@ -75,7 +75,7 @@ class Settings:
     catalogue_poll_s: float = 1.0
     """How often the gateway asks for changes; a revoked token works for at most about this long."""
     memory_poll_s: float = 10.0
-    """How often instances are asked for their memory."""
+    """How often instances whose memory can have changed are asked for it."""
 
     # Database
     database_idle_s: float = 5.0
