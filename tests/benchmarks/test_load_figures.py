@@ -106,8 +106,8 @@ def test_what_stock_would_need_in_a_storm_is_computed_from_its_cpu() -> None:
 )
 def test_ten_thousand_users_are_met_only_with_all_that_is_asked(wrong: dict[str, Any]) -> None:
     good = document(requests=requests(99, 0, 0.2, 0))
-    assert users10k._figure(good, 10_000, 1000, 300, 600, 200).is_met
-    assert not users10k._figure(good | wrong, 10_000, 1000, 300, 600, 200).is_met
+    assert users10k._figure(good, 10_000, 1000, 300, 240, 600, 200).is_met
+    assert not users10k._figure(good | wrong, 10_000, 1000, 300, 240, 600, 200).is_met
 
 
 def test_the_day_of_a_thousand_tenants_is_weighed_against_as_many_stock_servers() -> None:
