@@ -18,14 +18,20 @@ from mlfleet.database.embedded import EmbeddedPostgres
 from mlfleet.database.keys import FleetKey
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a port between 20000 and 32000 that nobody listens on right now."""
+    """Return a port between 20000 and 32000 that nobody listens on, and that was not given yet."""
     for port in random.SystemRandom().sample(range(20000, 32000), 50):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise RuntimeError("no free port between 20000 and 32000")
 
