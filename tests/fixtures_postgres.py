@@ -17,7 +17,6 @@ from mlfleet.database.admin import Admin
 from mlfleet.database.embedded import EmbeddedPostgres
 from mlfleet.database.keys import FleetKey
 
-
 _given: set[int] = set()
 
 
