@@ -1,6 +1,7 @@
 """What happens when Locust begins, when a run starts, when it stops, and when Locust ends."""
 
 import dataclasses
+import gc
 import logging
 import os
 import sys
@@ -176,6 +177,8 @@ class Crew:
     """A process with users."""
 
     def __init__(self, environment: Any) -> None:
+        # A full collection looks at all users: with ten thousand of them, each waits for 0.5 s.
+        gc.set_threshold(20_000, 20, 1_000)
         self.environment = environment
         self.recorder = Recorder(None)
         environment.mlfleet_run = None
