@@ -38,7 +38,7 @@ def main() -> int:
         from mlfleet.cell import assembly
 
         gc.freeze()
-        # With ten thousand clients a full collection takes 0.5 s in which nobody is answered; what
+        # A full collection looks at all clients' connections, and nobody is answered meanwhile; what
         # a request leaves in cycles is young, and is found without one.
         gc.set_threshold(20_000, 20, 1_000)
         gc.enable()

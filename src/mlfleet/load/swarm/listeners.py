@@ -177,7 +177,7 @@ class Crew:
     """A process with users."""
 
     def __init__(self, environment: Any) -> None:
-        # A full collection looks at all users: with ten thousand of them, each waits for 0.5 s.
+        # A full collection looks at all users, who wait meanwhile: ten thousand wait long.
         gc.set_threshold(20_000, 20, 1_000)
         self.environment = environment
         self.recorder = Recorder(None)
