@@ -133,6 +133,17 @@ def test_the_second_page_follows_the_first(instance: Instance, filled: list[str]
     assert len(set(found)) == len(found) == RUNS
 
 
+def test_a_run_that_is_read_says_what_a_search_says(instance: Instance, filled: list[str]) -> None:
+    found = instance.post("runs/search", {"experiment_ids": filled, "run_view_type": "ALL"}).json()
+    assert len(found["runs"]) == RUNS
+    for run in found["runs"]:
+        path = f"/api/2.0/mlflow/runs/get?run_id={run['info']['run_id']}"
+        read = instance.call("GET", path).json()["run"]
+        for items in [*run["data"].values(), *read["data"].values()]:
+            items.sort(key=lambda item: item["key"])
+        assert json.dumps(read, sort_keys=True) == json.dumps(run, sort_keys=True)
+
+
 @pytest.mark.parametrize("column", ["name = ''", "name = NULL", "user_id = NULL"])
 def test_a_run_that_stock_finds_words_for_is_stocks(instance: Instance, column: str) -> None:
     experiment_id = experiment(instance, f"odd {column}")
