@@ -37,7 +37,7 @@ def serve(uri: str, mode: str, switch_s: float) -> None:
 
     from mlfleet.cell.threads import Threads
     from mlfleet.database.access import DatabaseAccess
-    from mlfleet.store.hot import HotWrites
+    from mlfleet.store.hot import HotCalls
     from mlfleet.store.installation import StoreConfig, install
 
     part = urllib.parse.urlsplit(uri)
@@ -50,7 +50,7 @@ def serve(uri: str, mode: str, switch_s: float) -> None:
     )
     connection = install(StoreConfig(access, tempfile.mkdtemp(), 0, "bench"))
     stock = application.assemble(Threads(8))
-    app: Any = stock if mode == "stock" else HotWrites(stock, connection)
+    app: Any = stock if mode == "stock" else HotCalls(stock, connection)
     if mode == "inline":
         run_inline(app)
     if switch_s:

@@ -38,6 +38,9 @@ ECHO_ZYGOTE = Path(__file__).parent / "cell" / "echo_zygote.py"
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
+NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
+"""What a browser sends when a person opens a page."""
+
 
 def stored_token(
     text: str, access: Access = "read-write", expires_at: datetime | None = None

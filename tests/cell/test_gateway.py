@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlfleet.catalogue.models import Quota
-from tests.fixtures_gateway import EchoCell, stored_token, until
+from tests.fixtures_gateway import NAVIGATION, EchoCell, stored_token, until
 
 
 def test_a_request_wakes_the_tenant_and_reaches_it_byte_for_byte(echo_cell: EchoCell) -> None:
@@ -361,155 +360,9 @@ def test_an_instance_over_its_memory_is_replaced(echo_cells: Callable[..., EchoC
     assert cell.get("/demo/x", token).json()["pid"] == after
 
 
-# Operators.
-
-
-def test_the_admin_socket_wakes_sleeps_and_tells(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    assert (echo_cell.service.admin_socket.stat().st_mode & 0o777) == 0o600
-    woken = echo_cell.admin("POST", "/wake/demo")
-    assert woken["state"] == "awake"
-    echo_cell.get("/demo/x", token)
-    [one] = echo_cell.admin("GET", "/status")["awake"]
-    assert (one["tenant"], one["wakes"]) == ("demo", 1)
-    assert one["last_wake_s"] > 0
-    assert echo_cell.admin("POST", "/sleep/demo") == {"was_awake": True}
-    until(lambda: not Path(f"/proc/{woken['pid']}").exists(), wait_s=1)
-    assert echo_cell.admin("POST", "/sleep/demo") == {"was_awake": False}
-    assert "No tenant" in echo_cell.admin("POST", "/wake/nobody")["message"]
-
-
-def test_a_deleted_tenant_is_evicted_while_awake(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    with ThreadPoolExecutor() as pool:
-        slow = pool.submit(echo_cell.get, "/demo/slow?s=0.5", token)
-        until(lambda: echo_cell.awake() == ["demo"])
-        echo_cell.catalogue.put("demo", state="deleting")
-        assert echo_cell.admin("POST", "/evict/demo") == {"was_awake": True}
-        assert slow.result().status == 200
-    assert echo_cell.get("/demo/x", token).status == 404
-    assert echo_cell.awake() == []
-
-
-def test_sigterm_finishes_what_was_accepted(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    echo_cell.catalogue.put("held")
-    echo_cell.get("/demo/x", token)
-    with ThreadPoolExecutor() as pool:
-        slow = pool.submit(echo_cell.get, "/demo/slow?s=1", token)
-        held = pool.submit(echo_cell.get, "/held/slow?s=0.5", "mlf_held_token")
-        until(lambda: len(echo_cell.awake()) == 2)
-        idle = socket.create_connection(("127.0.0.1", echo_cell.port))
-        started = time.monotonic()
-        echo_cell.stop()
-        assert slow.result().status == held.result().status == 200
-        assert slow.result().headers["connection"] == "close"
-        assert time.monotonic() - started < 3
-        assert idle.recv(1) == b""
-        idle.close()
-
-
-def test_a_request_leaves_one_line_without_its_query(
-    echo_cell: EchoCell, capfd: pytest.CaptureFixture[str]
-) -> None:
-    token = echo_cell.catalogue.put("demo")
-    echo_cell.get("/demo/secret%22path?key=hidden", token)
-    log: list[str] = []
-    until(
-        lambda: log.extend(capfd.readouterr().out.splitlines()) or any("secret" in x for x in log)
-    )
-    [line] = [one for one in log if "secret" in one]
-    import json
-
-    fields = json.loads(line)
-    assert (fields["tenant"], fields["status"], fields["woke"]) == ("demo", 200, True)
-    assert fields["route"] == "hot"
-    assert "hidden" not in "".join(log)
-    assert token not in "".join(log)
-
-
 def _peak_bytes() -> int:
     """Resident memory of this process, which the gateway is a thread of."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
     raise AssertionError("no VmRSS")
-
-
-# Browsers.
-
-FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
-
-
-def log_in(cell: EchoCell, token: str) -> dict[str, str]:
-    """Log in on demo's own host, and return the headers of a browser that did."""
-    body = f"token={token}&next=%2Fnext%3Fa%3D1"
-    host = f"demo.localhost:{cell.port}"
-    answer = cell.request("POST", "/.mlfleet/login", body=body, headers=FORM, host=host)
-    assert (answer.status, answer.headers["location"]) == (303, "/next?a=1")
-    cookie, *attributes = answer.headers["set-cookie"].split("; ")
-    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(attributes)
-    assert not any(one.startswith("Domain") for one in attributes)
-    return {"Cookie": f"theme=dark; {cookie}"}
-
-
-def test_a_session_opens_the_own_host_and_nothing_else(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    echo_cell.catalogue.put("other")
-    own, port = f"demo.localhost:{echo_cell.port}", echo_cell.port
-    session = log_in(echo_cell, token)
-    assert echo_cell.get("/x", headers=session, host=own).status == 200
-    assert echo_cell.get("/demo/x", headers=session).status == 401
-    assert echo_cell.get("/x", headers=session, host=f"other.localhost:{port}").status == 401
-    forged = {"Cookie": session["Cookie"][:-1] + "x"}
-    assert echo_cell.get("/x", headers=forged, host=own).status == 401
-    echo_cell.catalogue.put("demo", tokens=())
-    until(lambda: echo_cell.get("/x", headers=session, host=own).status == 401, wait_s=5)
-
-
-def test_a_session_changes_nothing_for_a_foreign_page(echo_cell: EchoCell) -> None:
-    session = log_in(echo_cell, echo_cell.catalogue.put("demo"))
-    own, port = f"demo.localhost:{echo_cell.port}", echo_cell.port
-
-    def post(origin: str | None) -> int:
-        headers = session | ({"Origin": origin} if origin else {})
-        return echo_cell.request("POST", "/x", body="{}", headers=headers, host=own).status
-
-    assert post(f"http://{own}") == 200
-    for foreign in (None, "null", f"http://other.localhost:{port}", f"http://localhost:{port}"):
-        assert post(foreign) == 403
-
-
-def test_a_browser_without_a_session_is_led_to_the_login(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    own = f"demo.localhost:{echo_cell.port}"
-    led = echo_cell.get("/x?a=b", headers=NAVIGATION, host=own)
-    assert (led.status, led.headers["location"]) == (303, "/.mlfleet/login?next=%2Fx%3Fa%3Db")
-    form = echo_cell.get(led.headers["location"], host=own)
-    assert b'value="/x?a=b"' in form.body
-    assert "frame-ancestors 'none'" in form.headers["content-security-policy"]
-    evil = echo_cell.get("/.mlfleet/login?next=//evil.example/%22%3E", host=own)
-    assert b"evil" not in evil.body
-    wrong = echo_cell.request("POST", "/.mlfleet/login", body="token=x", headers=FORM, host=own)
-    assert (wrong.status, "set-cookie" in wrong.headers) == (401, False)
-    foreign = FORM | {"Origin": "http://evil.example"}
-    body = f"token={token}"
-    forced = echo_cell.request("POST", "/.mlfleet/login", body=body, headers=foreign, host=own)
-    assert forced.status == 403
-    assert echo_cell.awake() == []
-
-
-def test_a_slow_wake_shows_a_page_that_becomes_the_ui(echo_cell: EchoCell) -> None:
-    token = echo_cell.catalogue.put("demo")
-    root = echo_cell.folder / "artifacts" / "1"
-    root.mkdir(parents=True)
-    (root / "stuck").touch()
-    page = echo_cell.get("/demo/", token, headers=NAVIGATION)
-    assert page.status == 200
-    assert b"demo is waking" in page.body
-    assert b'http-equiv="refresh"' in page.body
-    (root / "stuck").unlink()
-    [instance] = echo_cell.admin("GET", "/status")["awake"]
-    os.kill(instance["pid"], signal.SIGKILL)
-    until(lambda: b'"path": "/"' in echo_cell.get("/demo/", token, headers=NAVIGATION).body)

@@ -17,11 +17,10 @@ from mlfleet.cell.handover import Handover, seal
 from mlfleet.cell.neighbours import Neighbours
 from mlfleet.cell.outside import Outside
 from mlfleet.database.keys import FleetKey
-from tests.fixtures_gateway import EchoCell, MemoryCatalogue, until
+from tests.fixtures_gateway import NAVIGATION, EchoCell, MemoryCatalogue, until
 from tests.fixtures_postgres import free_port
 
 KEY = FleetKey(b"k" * 32).handover_key
-NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}
 
 
 class Pair(NamedTuple):

@@ -32,10 +32,10 @@ def main(port: str, artifact_root: str) -> None:
     )
     app = application.assemble(Threads(application.THREADS))
     connection = application.use_store(config)
-    from mlfleet.store.hot import HotWrites
+    from mlfleet.store.hot import HotCalls
 
     uvicorn.run(
-        HotWrites(app, connection),
+        HotCalls(app, connection),
         host="127.0.0.1",
         port=int(port),
         http="httptools",

@@ -18,14 +18,14 @@ def main(port: int, config: str) -> None:
 
     from mlfleet.cell.threads import Threads
     from mlfleet.database.access import DatabaseAccess
-    from mlfleet.store.hot import HotWrites
+    from mlfleet.store.hot import HotCalls
     from mlfleet.store.installation import StoreConfig, install
 
     fields = json.loads(config)
     store = StoreConfig(**{**fields, "database": DatabaseAccess(**fields["database"])})
     connection = install(store)
     stock = application.assemble(Threads(8))
-    hot = HotWrites(stock, connection)
+    hot = HotCalls(stock, connection)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/stock/"):

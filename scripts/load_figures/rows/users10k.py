@@ -26,14 +26,8 @@ def measure(stage: Stage) -> Figure:
     registered, visited = stage.count(REGISTERED, 100), stage.count(VISITED, 30)
     folder = stage.run_folder("users10k")
     coming = stage.seconds(COMING_S, 10)
-    options: list[object] = [
-        "-u",
-        users,
-        "-r",
-        round(users / coming),
-        "-t",
-        f"{coming + seconds:.0f}s",
-    ]
+    options: list[object] = ["-u", users, "-r", round(users / coming)]
+    options += ["-t", f"{coming + seconds:.0f}s"]
     options += ["--think", THINK_S, "--tenants", visited, "--max-p99", P99_S, "--max-errors", 0]
     with stage.fleet("users10k", max_awake=visited + 20) as fleet:
         make_tenants(fleet, registered, visited)

@@ -38,8 +38,8 @@ def main() -> int:
         from mlfleet.cell import assembly
 
         gc.freeze()
-        # A full collection looks at all clients' connections, and nobody is answered meanwhile; what
-        # a request leaves in cycles is young, and is found without one.
+        # A full collection looks at all clients' connections, and nobody is answered meanwhile.
+        # What a request leaves in cycles is young, and is found without one.
         gc.set_threshold(20_000, 20, 1_000)
         gc.enable()
 

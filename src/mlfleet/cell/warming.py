@@ -37,7 +37,7 @@ def warm(database: DatabaseAccess) -> Callable[[InstanceConfig], ASGIApp]:
     import uvloop
 
     application.prepare_environment()
-    from mlfleet.store.hot import HotWrites
+    from mlfleet.store.hot import HotCalls
     from mlfleet.store.installation import reset
 
     threads = Threads(application.THREADS)
@@ -45,8 +45,8 @@ def warm(database: DatabaseAccess) -> Callable[[InstanceConfig], ASGIApp]:
     # Modules stay for ever: the one collection before the first fork need not walk them (0.2 s).
     gc.freeze()
 
-    def build(config: InstanceConfig) -> HotWrites:
-        return HotWrites(stock, application.use_store(config))
+    def build(config: InstanceConfig) -> HotCalls:
+        return HotCalls(stock, application.use_store(config))
 
     async def drive() -> None:
         app = build(_config(database, folder))
@@ -141,7 +141,7 @@ async def _requests(client: _Client) -> None:
 
 
 def _calls(name: str, experiment_id: str, run_id: str) -> Iterator[tuple[str, str, Any]]:
-    """What clients and the UI ask most, and two calls that fail."""
+    """What clients and the UI ask most, and three calls that fail."""
     run, now = {"run_id": run_id}, {"timestamp": 1, "step": 0}
     searched = {"experiment_ids": [experiment_id], "max_results": 10}
     yield "GET", f"runs/get?run_id={run_id}", None
@@ -156,7 +156,8 @@ def _calls(name: str, experiment_id: str, run_id: str) -> Iterator[tuple[str, st
         yield "POST", f"runs/log-parameter{way}", {**run, "key": "depth", "value": "3"}
         yield "POST", f"runs/set-tag{way}", {**run, "key": "colour", "value": "red"}
         yield "POST", f"runs/update{way}", {**run, "status": "FINISHED", "end_time": 1}
-    yield "POST", "runs/search", searched
+        yield "POST", f"runs/search{way}", searched
+    yield "POST", "experiments/create?stock", {"name": f"{name}-stock"}
     condition = {"filter": "metrics.loss < 1 and params.depth = '3' and tags.colour = 'red'"}
     yield "POST", "runs/search", {**searched, **condition, "order_by": ["metrics.loss DESC"]}
     yield "GET", f"metrics/get-history?run_id={run_id}&metric_key=loss", None
@@ -176,6 +177,7 @@ def _calls(name: str, experiment_id: str, run_id: str) -> Iterator[tuple[str, st
     yield "GET", "/ajax-api/3.0/mlflow/mcp-servers", None
     yield "GET", "/health", None
     yield "GET", "/nothing-here", None
+    yield "GET", f"runs/get?run_id={'0' * 32}", None
     yield "POST", "runs/log-metric", {"run_id": 5}
 
 

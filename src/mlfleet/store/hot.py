@@ -19,12 +19,12 @@ from typing import Any
 import psycopg2
 
 from mlfleet.errors import DatabaseAwayError
-from mlfleet.store import away, bodies, calls, singles
+from mlfleet.store import away, bodies, calls, single_calls
 from mlfleet.store.away import ASGIApp, AwayGuard, Message, Receive, Scope, Send
 from mlfleet.store.calls import Call
 from mlfleet.store.connection import StoreConnection
 from mlfleet.store.group_commit import STOCK, Away, GroupCommit, Stock, Verdict
-from mlfleet.store.singles import Single
+from mlfleet.store.single_calls import Single
 
 log = logging.getLogger(__name__)
 
@@ -59,13 +59,13 @@ _READERS: dict[str, Callable[[bytes], Call | Single | None]] = {
         ("runs/set-tag", calls.read_tag),
         ("runs/create", _read_create),
         ("runs/update", calls.read_update),
-        ("runs/search", singles.read_search),
-        ("experiments/create", singles.read_create_experiment),
+        ("runs/search", single_calls.read_search),
+        ("experiments/create", single_calls.read_create_experiment),
     )
 }
 
 
-class HotWrites:
+class HotCalls:
     """ASGI application around `app`, which is stock MLflow, on the instance's one connection."""
 
     def __init__(self, app: ASGIApp, connection: StoreConnection) -> None:

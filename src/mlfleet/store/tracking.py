@@ -24,7 +24,7 @@ from mlflow.utils.uri import resolve_uri_if_local
 from sqlalchemy import Engine
 from sqlalchemy.orm import selectinload
 
-from mlfleet.store import artifacts, calls, singles
+from mlfleet.store import artifacts, calls, found_runs
 from mlfleet.store.pool import Maker
 
 
@@ -55,8 +55,8 @@ class FleetTrackingStore(SqlAlchemyStore):  # type: ignore[misc]  # MLflow has n
         if calls.is_run_id(run_id):
             with self.ManagedSessionMaker() as session:
                 connection = session.connection()
-                rows = connection.exec_driver_sql(singles.ONE_RUN, {"run": run_id}).all()
-            if rows and (run := singles.FoundRun(rows[0])).is_plain:
+                rows = connection.exec_driver_sql(found_runs.ONE_RUN, {"run": run_id}).all()
+            if rows and (run := found_runs.FoundRun(rows[0])).is_plain:
                 return _run(run)
         return super().get_run(run_id)
 
@@ -66,7 +66,7 @@ class FleetTrackingStore(SqlAlchemyStore):  # type: ignore[misc]  # MLflow has n
         return [selectinload(experiments.tags)]
 
 
-def _run(found: singles.FoundRun) -> Any:
+def _run(found: found_runs.FoundRun) -> Any:
     run_id, experiment_id, name, user_id, status, start, end, uri, stage = found.columns
     info = RunInfo(run_id, str(experiment_id), user_id, status, start, end, stage, uri, name)
     metrics = [

@@ -11,10 +11,9 @@ a message per object, two dictionaries per message.
 
 import base64
 import time
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from mlfleet.store import bodies, calls
+from mlfleet.store import bodies, calls, found_runs
 
 Rows = list[tuple[Any, ...]]
 
@@ -38,44 +37,15 @@ _NEWEST_FIRST: tuple[list[str], ...] = (
 )
 _EXPERIMENT_FIELDS = frozenset({"name", "artifact_location", "tags"})
 
-_COLUMNS = """run_uuid, experiment_id, name, user_id, status, start_time, end_time, artifact_uri,
-    lifecycle_stage"""
-
-# The children of each run are asked by its id alone: a look into an index for each run whatever
-# the planner believes, see `statements`.
-_WITH_CHILDREN = """
-SELECT f.*, m.*, p.*, t.*, EXISTS (
-        SELECT 1 FROM inputs i WHERE i.destination_type = 'RUN' AND i.destination_id = f.run_uuid
-    ) OR EXISTS (
-        SELECT 1 FROM inputs i
-        WHERE i.source_type IN ('RUN_INPUT', 'RUN_OUTPUT') AND i.source_id = f.run_uuid
-    )
-FROM found f
-CROSS JOIN LATERAL (
-    SELECT array_agg(key), array_agg(value), array_agg(timestamp), array_agg(step),
-        array_agg(is_nan)
-    FROM latest_metrics WHERE run_uuid = f.run_uuid
-) m
-CROSS JOIN LATERAL (
-    SELECT array_agg(key), array_agg(value) FROM params WHERE run_uuid = f.run_uuid
-) p
-CROSS JOIN LATERAL (
-    SELECT array_agg(key), array_agg(value) FROM tags WHERE run_uuid = f.run_uuid
-) t"""
-
-ONE_RUN = f"""
-WITH found AS MATERIALIZED (SELECT {_COLUMNS} FROM runs WHERE run_uuid = %(run)s)
-{_WITH_CHILDREN}"""
-
 _SEARCH = f"""
 WITH found AS MATERIALIZED (
-    SELECT {_COLUMNS} FROM runs
+    SELECT {found_runs.COLUMNS} FROM runs
     WHERE experiment_id = ANY(%(experiments)s::int[])
         AND lifecycle_stage = ANY(%(stages)s::text[])
     ORDER BY start_time DESC, run_uuid
     LIMIT %(most)s
 )
-{_WITH_CHILDREN}
+{found_runs.WITH_CHILDREN}
 ORDER BY f.start_time DESC, f.run_uuid"""
 
 # Stock takes a number of the sequence for a name that is taken, too; here it would be one more.
@@ -92,25 +62,6 @@ INSERT INTO experiments (
 SELECT id, %(name)s, 'mlflow-artifacts:/' || id, 'active', %(now)s, %(now)s FROM made
 ON CONFLICT DO NOTHING
 RETURNING experiment_id"""
-
-
-class FoundRun:
-    """A run and its children, from a row of `ONE_RUN` or of a search."""
-
-    __slots__ = ("columns", "is_plain", "metrics", "params", "tags")
-
-    def __init__(self, row: Sequence[Any]) -> None:
-        self.columns = row[:9]
-        """As `bodies.run_info` takes them."""
-        self.metrics = _zipped(*row[9:14])
-        """(key, value, timestamp, step, is it NaN) of each latest metric."""
-        self.params = _zipped(*row[14:16])
-        self.tags = _zipped(*row[16:18])
-        _, experiment_id, name, user_id, status, start_time, *_ = row
-        # Without user or start stock has no answer; without a name it looks for one in the tags.
-        complete = name and None not in (experiment_id, user_id, status, start_time)
-        self.is_plain = bool(complete and not row[18])
-        """Whether this is all that stock would say: no datasets, no models, nothing amiss."""
 
 
 class SearchRuns:
@@ -130,10 +81,10 @@ class SearchRuns:
 
     def body(self, rows: Rows) -> bytes | None:
         """Return the answer; None if there is something in the rows that only stock shows."""
-        found = [FoundRun(row) for row in rows[: self.most]]
+        found = [found_runs.FoundRun(row) for row in rows[: self.most]]
         if not all(run.is_plain for run in found):
             return None
-        runs = [_shown(run) for run in found]
+        runs = [found_runs.shown(run) for run in found]
         answer: dict[str, Any] = {"runs": runs} if runs else {}
         if len(rows) > self.most:
             token = base64.b64encode(b'{"offset": %d}' % self.most)
@@ -186,22 +137,3 @@ def read_create_experiment(body: bytes) -> CreateExperiment | None:
         return None
     name = fields.get("name")
     return CreateExperiment(name) if name and calls.is_text(name, _MOST_NAME) else None
-
-
-def _zipped(*columns: list[Any] | None) -> list[tuple[Any, ...]]:
-    return list(zip(*columns, strict=True)) if columns[0] else []
-
-
-def _shown(run: FoundRun) -> dict[str, Any]:
-    data: dict[str, Any] = {}
-    if run.metrics:
-        data["metrics"] = [
-            {"key": key, "value": "NaN" if is_nan else value, "timestamp": time, "step": step}
-            for key, value, time, step, is_nan in run.metrics
-        ]
-    if run.params:
-        data["params"] = bodies.pairs(run.params)
-    if run.tags:
-        data["tags"] = bodies.pairs(run.tags)
-    info = bodies.run_info(*run.columns)
-    return {"info": info, "data": data, "inputs": {}, "outputs": {}}
