@@ -5,6 +5,7 @@ images, sizes and storage holds for every cell, and is said once.
 """
 
 import copy
+import enum
 import re
 from collections.abc import Sequence
 
@@ -134,9 +135,20 @@ def is_ready(cell: Document) -> bool:
     return _is_true(cell, "Ready")
 
 
-def is_routed(cell: Document) -> bool:
-    """Return whether the cell's address leads to it; so it does while a new revision fails."""
-    return _is_true(cell, "RoutesReady")
+class Stage(enum.Enum):
+    """How far a cell has come."""
+
+    ABSENT = "absent"
+    COMING = "coming"
+    ROUTED = "routed"
+    """Its address leads to it; so it does while a new revision fails."""
+
+
+def stage(cell: Document | None) -> Stage:
+    """Return how far a cell has come, given its Service, if there is one."""
+    if cell is None:
+        return Stage.ABSENT
+    return Stage.ROUTED if url(cell) and _is_true(cell, "RoutesReady") else Stage.COMING
 
 
 def _is_true(cell: Document, condition: str) -> bool:

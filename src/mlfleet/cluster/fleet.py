@@ -82,7 +82,7 @@ def settled(api: Api, name: str, deadline: float) -> Document:
         if ready and ready.get("observedGeneration") == found["metadata"]["generation"]:
             if ready["status"] == "True":
                 return status
-            if ready["reason"] != "NoCapacity":
+            if ready["reason"] not in tenants.PASSING:
                 raise FleetError(f"tenant {name}: {ready['message']}")
         if time.monotonic() > deadline:
             said = f": {ready['message']}" if ready else ""

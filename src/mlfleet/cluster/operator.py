@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import datetime
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -16,8 +17,9 @@ from mlfleet import log as fleet_log
 from mlfleet.catalogue.catalogue import Catalogue
 from mlfleet.cluster import tenants
 from mlfleet.cluster.api import TENANTS, Api, Document
-from mlfleet.cluster.reconcile import Reconciler
+from mlfleet.cluster.reconcile import CellNotReadyError, Reconciler, UnknownCellError
 from mlfleet.cluster.view import different
+from mlfleet.cluster.waiting import Waiting
 from mlfleet.database.admin import Admin
 from mlfleet.errors import FleetError, NoCapacityError
 from mlfleet.settings import Settings
@@ -28,8 +30,8 @@ GROUP = TENANTS.group
 THREADS = 4
 """Tenants worked on at once; the catalogue's pool has as many connections."""
 WORKERS = 1000
-"""Tenants looked at at once, at some 35 KiB each. Many, because one that waits for its cell keeps
-its place: as many as this, of cells that do not exist, would keep all others waiting."""
+"""Tenants looked at at once, at some 35 KiB each. Many, because one that is to be tried again keeps
+its place until then."""
 WORKER_IDLE_S = 0.5
 SOON_S = 3.0
 LATER_S = 30.0
@@ -57,7 +59,12 @@ async def begin(settings: kopf.OperatorSettings, memo: kopf.Memo, **_: Any) -> N
     settings.scanning.disabled = True
     with contextlib.suppress(FleetError):  # Postgres may come up later; then they are read then
         await asyncio.to_thread(memo.reconciler.view.begin)
-    memo.follower = asyncio.create_task(follow(memo.reconciler), name="follow the catalogue")
+    memo.chores = (
+        asyncio.create_task(
+            regularly(memo.reconciler.refresh, POLL_S), name="follow the catalogue"
+        ),
+        asyncio.create_task(regularly(memo.waiting.touch, SOON_S), name="follow the cells"),
+    )
 
 
 @kopf.on.login(registry=registry)
@@ -68,15 +75,15 @@ def login(**context: Any) -> Any:
 
 @kopf.on.cleanup(registry=registry)
 async def end(memo: kopf.Memo, **_: Any) -> None:
-    """Stop following the catalogue."""
-    memo.follower.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await memo.follower
+    """Stop following catalogue and cells."""
+    for chore in memo.chores:
+        chore.cancel()
+    await asyncio.gather(*memo.chores, return_exceptions=True)
 
 
 @kopf.on.resume(TENANTS.group, TENANTS.plural, registry=registry)
 @kopf.on.create(TENANTS.group, TENANTS.plural, registry=registry)
-@kopf.on.update(TENANTS.group, TENANTS.plural, field="spec", registry=registry)
+@kopf.on.update(TENANTS.group, TENANTS.plural, registry=registry)
 def settle(
     name: str,
     uid: str,
@@ -105,17 +112,26 @@ def settle(
         )
         patch.status.update(different(new, status))
 
+    def refuse(exc: FleetError) -> None:
+        say(False, type(exc).__name__.removesuffix("Error"), str(exc))
+
+    memo.waiting.remove(name)
     try:
         new.update(memo.reconciler.settle(name, uid, dict(spec), status))
+    except (UnknownCellError, CellNotReadyError) as exc:
+        refuse(exc)
+        memo.waiting.add(name, exc.cell, exc.seen)
     except FleetError as exc:
-        say(False, type(exc).__name__.removesuffix("Error"), str(exc))
+        refuse(exc)
         raise kopf.TemporaryError(str(exc), delay=_pause_s(exc)) from exc
-    say(True, "Registered", "Its database is made at its first request.")
+    else:
+        say(True, "Registered", "Its database is made at its first request.")
 
 
 @kopf.on.delete(TENANTS.group, TENANTS.plural, registry=registry)
 async def remove(name: str, memo: kopf.Memo, **_: Any) -> None:
     """Remove all that a tenant owns before its object may go."""
+    memo.waiting.remove(name)
     try:
         await memo.reconciler.remove(name)
     except FleetError as exc:
@@ -126,14 +142,14 @@ def _pause_s(exc: FleetError) -> float:
     return SOON_S if isinstance(exc, NoCapacityError) else LATER_S
 
 
-async def follow(reconciler: Reconciler) -> None:
-    """Write changes of the catalogue (a first request makes a tenant ready) to the objects."""
+async def regularly(work: Callable[[], None], every_s: float) -> None:
+    """Do something again and again; what fails is done with the next turn."""
     while True:
         try:
-            await asyncio.to_thread(reconciler.refresh)
+            await asyncio.to_thread(work)
         except FleetError as exc:
-            log.warning("catalogue_not_followed", extra={"reason": str(exc)})
-        await asyncio.sleep(POLL_S)
+            log.warning("chore_failed", extra={"chore": work.__qualname__, "reason": str(exc)})
+        await asyncio.sleep(every_s)
 
 
 def plainly(record: logging.LogRecord) -> bool:
@@ -166,7 +182,7 @@ def main() -> None:
         standalone=True,
         namespaces=[api.namespace],
         liveness_endpoint=HEALTH,
-        memo=kopf.Memo(reconciler=reconciler),
+        memo=kopf.Memo(reconciler=reconciler, waiting=Waiting(api)),
     )
 
 

@@ -47,11 +47,24 @@ CELL_KEPT_S = 1.0
 class UnknownCellError(FleetError):
     """A tenant names a cell that is not there."""
 
+    seen = cells.Stage.ABSENT
+
     def __init__(self, cell: str) -> None:
+        self.cell = cell
         super().__init__(
             f"there is no cell {cell}: `mlfleet --cluster cell list` shows all, "
             f"`mlfleet --cluster cell add {cell}` makes it"
         )
+
+
+class CellNotReadyError(NoCapacityError):
+    """A tenant's cell is there, and its address does not lead to it yet."""
+
+    seen = cells.Stage.COMING
+
+    def __init__(self, cell: str) -> None:
+        self.cell = cell
+        super().__init__(f"cell {cell} is not ready yet")
 
 
 class Reconciler:
@@ -72,18 +85,17 @@ class Reconciler:
             before: its status up to now.
 
         Raises:
-            UnknownCellError: its cell is not there; nothing was made.
+            UnknownCellError, CellNotReadyError: it has to wait for its cell; nothing was made.
             NoCapacityError: something takes its time; try again.
             FleetError: it cannot be, and says why.
         """
         cell = self._cell(name, uid, spec)
-        address = cells.url(cell)
         # An address that the ingress does not know yet answers 404, which is final to a client,
         # and the old cell of a tenant that moves would pass requests on into the void.
-        if address is None or not cells.is_routed(cell):
-            raise NoCapacityError(f"cell {tenants.cell(name, spec)} is not ready yet")
+        if cells.stage(cell) is not cells.Stage.ROUTED:
+            raise CellNotReadyError(tenants.cell(name, spec))
         row, token = self._registered(name, spec)
-        url = f"{address}/{name}"
+        url = f"{cells.url(cell)}/{name}"
         generation = tenants.token_generation(spec)
         is_due = generation > tenants.token_generation(before or {})
         self._hand_out(row, url, token, uid, is_due=is_due)

@@ -17,6 +17,8 @@ from mlfleet.cluster.api import TENANTS, Document
 from mlfleet.errors import FleetError
 
 READY = "Ready"
+PASSING = ("NoCapacity", "CellNotReady")
+"""Reasons for not being ready that pass by themselves."""
 ADDRESS, TOKEN = "MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_TOKEN"
 
 

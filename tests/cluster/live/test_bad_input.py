@@ -239,18 +239,19 @@ def test_a_tenant_of_a_cell_that_is_not_there_says_so_until_there_is_one(fleet: 
         "apiVersion": "mlfleet.dev/v1alpha1",
         "kind": "Tenant",
         "metadata": {"name": name},
-        "spec": {"cell": "cell-nowhere"},
+        "spec": {"cell": "cell-late"},
     }
     kubectl("apply", "-f", "-", stdin=json.dumps(document))
     try:
         until("its condition says so", lambda: ready(name).get("reason") == "UnknownCell", 30)
         assert ready(name)["status"] == "False"
-        assert "there is no cell cell-nowhere" in ready(name)["message"]
+        assert "there is no cell cell-late" in ready(name)["message"]
         assert "NotFound" in kubectl("get", "secret", f"{name}-mlflow", check=False)
-        kubectl("patch", "tenant", name, "--type=merge", "-p", '{"spec": {"cell": null}}')
-        until("it is mended", lambda: ready(name).get("status") == "True", 60)
+        mlfleet("cell", "add", "cell-late", "--max-awake", "2", "--max-replicas", "1")
+        until("it has seen the cell", lambda: ready(name).get("status") == "True", 120)
     finally:
         kubectl("delete", "tenant", name)
+        kubectl("delete", "ksvc", "cell-late", "--wait=false", "--ignore-not-found")
 
 
 def ready(tenant: str) -> Document:
