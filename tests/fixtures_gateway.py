@@ -31,6 +31,7 @@ from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.keys import FleetKey
 from mlfleet.errors import DatabaseAwayError
 from mlfleet.settings import Settings
+from tests.fixtures_postgres import free_port
 
 NOWHERE = DatabaseAccess("127.0.0.1", 1, "none", "none", "none")
 ECHO_ZYGOTE = Path(__file__).parent / "cell" / "echo_zygote.py"
@@ -255,7 +256,7 @@ def echo_cells(tmp_path: Path) -> Iterator[Callable[..., EchoCell]]:
     cells: list[EchoCell] = []
 
     def make(**settings: Any) -> EchoCell:
-        settings.setdefault("port", _free_port())
+        settings.setdefault("port", free_port())
         cell = EchoCell(tmp_path / f"cell-{len(cells)}", **settings)
         cell.folder.mkdir()
         cells.append(cell)
@@ -272,11 +273,3 @@ def echo_cells(tmp_path: Path) -> Iterator[Callable[..., EchoCell]]:
 def echo_cell(echo_cells: Callable[..., EchoCell]) -> EchoCell:
     """A cell with default settings."""
     return echo_cells()
-
-
-def _free_port() -> int:
-    for port in range(22000 + os.getpid() % 4000, 32000):
-        with contextlib.suppress(OSError), socket.socket() as sock:
-            sock.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port below 32000")

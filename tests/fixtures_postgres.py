@@ -4,6 +4,7 @@
 share the server and clean nothing: whoever needs an untouched one asks for `postgres_factory`.
 """
 
+import os
 import random
 import socket
 from collections.abc import Callable, Iterator
@@ -18,11 +19,15 @@ from mlfleet.database.embedded import EmbeddedPostgres
 from mlfleet.database.keys import FleetKey
 
 _given: set[int] = set()
+_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(20000 + _process, 32000, _processes)
+"""A pytest that runs beside this one gives others."""
 
 
 def free_port() -> int:
     """Return a port between 20000 and 32000 that nobody listens on, and that was not given yet."""
-    for port in random.SystemRandom().sample(range(20000, 32000), 50):
+    for port in random.SystemRandom().sample(PORTS, 50):
         if port in _given:
             continue
         with socket.socket() as probe:
