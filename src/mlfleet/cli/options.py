@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mlfleet.errors import FleetError, UnknownTenantError
+from mlfleet.errors import FleetError, NotRunningError, UnknownTenantError
 from mlfleet.runtime.cell_admin import CellAdmin
 from mlfleet.runtime.folder import DataFolder, FleetFile
 from mlfleet.settings import Settings
@@ -62,6 +62,21 @@ class Fleet:
         return Catalogue(uri)
 
     @functools.cached_property
+    def catalogue_anywhere(self) -> "Catalogue":
+        """The catalogue, also where no fleet runs but MLFLEET_ADMIN_URI names its Postgres.
+
+        So it is in the operator's pod. For commands that need neither a cell nor a folder.
+        """
+        try:
+            return self.catalogue
+        except NotRunningError:
+            if (uri := Settings.from_environ().admin_uri) is None:
+                raise
+            from mlfleet.catalogue.catalogue import Catalogue
+
+            return Catalogue(uri)
+
+    @functools.cached_property
     def admin(self) -> "Admin":
         """The fleet's Postgres, as its administrator."""
         uri = self.file.admin_uri
@@ -99,7 +114,7 @@ class Fleet:
         Raises:
             UnknownTenantError: there is no such tenant.
         """
-        if (found := self.catalogue.tenant(name)) is None:
+        if (found := self.catalogue_anywhere.tenant(name)) is None:
             raise UnknownTenantError(f"no tenant {name!r}: `mlfleet tenant list` lists all")
         return found
 

@@ -34,7 +34,7 @@ def create(
     """Make the token NAME for TENANT and show it; again says so and changes nothing."""
     access = "read-only" if read_only else "read-write"
     expires_at = datetime.datetime.now(datetime.UTC) + expires_in if expires_in else None
-    text = fleet.catalogue.create_token(tenant, name, access=access, expires_at=expires_at)
+    text = fleet.catalogue_anywhere.create_token(tenant, name, access=access, expires_at=expires_at)
     _show(tenant, name, text, as_json=as_json)
 
 
@@ -62,7 +62,7 @@ def list_tokens(fleet: Fleet, tenant: str, as_json: bool) -> None:
 @fleet_command
 def revoke(fleet: Fleet, tenant: str, name: str, as_json: bool) -> None:
     """End the token NAME of TENANT; it is refused within 5 seconds."""
-    fleet.catalogue.revoke_token(tenant, name)
+    fleet.catalogue_anywhere.revoke_token(tenant, name)
     if as_json:
         print_json({"tenant": tenant, "name": name, "revoked": True})
     else:
@@ -75,7 +75,7 @@ def revoke(fleet: Fleet, tenant: str, name: str, as_json: bool) -> None:
 @fleet_command
 def rotate(fleet: Fleet, tenant: str, name: str, as_json: bool) -> None:
     """Give the token NAME of TENANT a new text and show it; the old one ends within 5 seconds."""
-    _show(tenant, name, fleet.catalogue.rotate_token(tenant, name), as_json=as_json)
+    _show(tenant, name, fleet.catalogue_anywhere.rotate_token(tenant, name), as_json=as_json)
 
 
 def _show(tenant: str, name: str, text: str | None, *, as_json: bool) -> None:

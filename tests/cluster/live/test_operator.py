@@ -42,6 +42,23 @@ def test_a_rotated_token_opens_and_the_old_one_is_refused(new_tenant: NewTenant)
     assert rotated.call("GET", "experiments/get", experiment_id="0").status_code == 200
 
 
+def test_a_further_token_is_made_in_the_pod_of_the_operator(new_tenant: NewTenant) -> None:
+    tenant = new_tenant()
+    made = json.loads(
+        kubectl(
+            "exec", "deployment/operator", "--",
+            "mlfleet", "token", "create", tenant.name, "ci", "--read-only", "--json",
+        )
+    )  # fmt: skip
+    reader = Tenant(tenant.name, tenant.url, made["token"])
+    until(
+        "it may look",
+        lambda: reader.call("GET", "experiments/get", experiment_id="0").status_code == 200,
+        20,
+    )
+    assert reader.call("POST", "experiments/create", name="no").status_code == 403
+
+
 def test_an_operator_that_restarts_changes_no_token(new_tenant: NewTenant) -> None:
     tenant = new_tenant()
     secret = get(f"secret/{tenant.name}-mlflow")["metadata"]["resourceVersion"]
