@@ -43,7 +43,7 @@ test-long: .venv/installed-dev ## Compare a tenant with stock MLflow by thousand
 	@MLFLEET_DIFFERENTIAL=long $(BIN)/pytest tests/differential $(ARGS)
 
 .PHONY: plant-faults
-plant-faults: .venv/installed-dev ## Break the hot route in fifteen ways and see the tests catch each
+plant-faults: .venv/installed-dev ## Break the hot route in twenty-two ways and see the tests catch each
 	@$(BIN)/python scripts/plant_faults $(ARGS)
 
 .PHONY: check

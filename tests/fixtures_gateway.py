@@ -160,7 +160,7 @@ class EchoCell:
         self.loop = asyncio.get_running_loop()
         zygote = ZygoteLink(
             lambda: zygote_process.start(
-                dict(os.environ),
+                {**os.environ, "TMPDIR": str(self.folder)},
                 lambda descriptor: [sys.executable, str(ECHO_ZYGOTE), str(descriptor)],
             ),
             no_database,

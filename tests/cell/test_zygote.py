@@ -4,15 +4,17 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from mlfleet.cell import protocol, zygote_process
+from mlfleet.cell import protocol, scratch, zygote_process
 from mlfleet.cell.protocol import InstanceConfig, WarmOrder
 from mlfleet.database.access import DatabaseAccess
 from mlfleet.database.admin import Admin
 from tests.cell.zygotes import TestInstance, TestZygote, running_zygote
+from tests.fixtures_fleet import eventually, is_alive
 
 
 def wake(running: TestZygote, admin: Admin, folder: Path) -> TestInstance:
@@ -43,6 +45,42 @@ def test_it_is_single_threaded_and_knows_no_tenant(admin: Admin, tmp_path: Path)
         environ = (own / "environ").read_bytes()
         assert b"secret" not in environ
         instance.control.close()
+
+
+def test_what_a_killed_zygote_left_is_removed_by_the_next_but_not_what_is_in_use(
+    admin: Admin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
+    def grow_old() -> set[Path]:
+        folders = set(temporary.iterdir())
+        for folder in folders:
+            os.utime(folder, (0, 0))
+        return folders
+
+    with admin.throwaway() as database:
+        with running_zygote(database, tmp_path / "log", temporary=temporary) as (running, _):
+            living = wake(running, admin, tmp_path)
+            assert living.call("GET", "/health")[0] == 200
+            [kept] = temporary.iterdir()
+            killed = wake(running, admin, tmp_path)
+            assert killed.call("GET", "/health")[0] == 200
+            running.process.kill()
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.control.close()
+        scratch.sweep()
+        assert len(list(temporary.iterdir())) == 2, "so young that one might not be locked yet"
+        grow_old()
+        with running_zygote(database, tmp_path / "log", temporary=temporary):
+            assert set(temporary.iterdir()) == {kept}
+        assert living.call("GET", "/health")[0] == 200
+        living.control.close()
+        eventually(lambda: not is_alive(living.pid))
+        grow_old()
+        scratch.sweep()
+        assert list(temporary.iterdir()) == []
 
 
 def test_when_the_gateway_is_gone_instances_and_zygote_end(admin: Admin, tmp_path: Path) -> None:

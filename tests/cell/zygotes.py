@@ -105,7 +105,7 @@ def running_zygote(
     """Start a zygote and wait until it is ready: the zygote and its first message."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(60)
-    environ = {"TMPDIR": str(temporary)} if temporary else {}
+    environ = {"TMPDIR": str(temporary or log.parent)}
     number = str(theirs.fileno())
     with log.open("ab") as log_file:
         process = subprocess.Popen(

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from mlfleet.cell import protocol
+from mlfleet.cell import protocol, scratch
 from mlfleet.cell.confinement import confine
 from mlfleet.cell.exhaustion import MemoryGuard
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig
@@ -164,6 +164,7 @@ def run(order: ForkOrder, folder: Path, control: int, log_file: int, build: Buil
     status = 1
     try:
         _keep_only(control, log_file)
+        scratch.hold(folder)
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
         with socket.socket(fileno=control) as gateway:
             packet, _ = protocol.receive(gateway)

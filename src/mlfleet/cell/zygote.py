@@ -15,14 +15,13 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mlfleet import log as fleet_log
-from mlfleet.cell import confinement, heap, instance, protocol
+from mlfleet.cell import confinement, heap, instance, protocol, scratch
 from mlfleet.cell.protocol import ForkOrder, InstanceConfig, WarmOrder, decode_order
 from mlfleet.cell.wsgi import ASGIApp
 
@@ -71,9 +70,7 @@ class Zygote:
 
     def fork(self, order: ForkOrder, control: int, log_file: int) -> int:
         """Fork one instance and return its process number."""
-        folder = tempfile.mkdtemp(prefix="mlfleet-")
-        if order.uid is not None:
-            os.chown(folder, order.uid, order.uid)
+        folder = scratch.make(order.uid)
         pid = os.fork()
         if pid == 0:
             self.become(order, folder, control, log_file)
@@ -131,6 +128,7 @@ def main() -> None:
     assert isinstance(order, WarmOrder)
     build = warming.warm(order.database)
     limits = confinement.limits(order.has_own_users)
+    scratch.sweep()
     gc.collect()
     gc.freeze()
     heap.fill_holes()
