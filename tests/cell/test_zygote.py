@@ -135,6 +135,8 @@ def test_the_environment_carries_no_secret() -> None:
         "HOME",
         "LC_ALL",
         "MALLOC_ARENA_MAX",
+        "MALLOC_MMAP_THRESHOLD_",
+        "MALLOC_TRIM_THRESHOLD_",
         "UV_USE_IO_URING",
     }
 

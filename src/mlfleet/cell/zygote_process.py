@@ -20,6 +20,17 @@ class ZygoteProcess:
     orders: socket.socket
 
 
+MALLOC = {
+    # A thread's own arena costs each instance memory and fragments what is shared.
+    "MALLOC_ARENA_MAX": "1",
+    # glibc's own first value, kept: left alone it grows with the first large buffer that is freed,
+    # so parts of artifacts and long answers lie between small things and never go back.
+    "MALLOC_MMAP_THRESHOLD_": "131072",
+    "MALLOC_TRIM_THRESHOLD_": "131072",
+}
+"""How glibc keeps an instance's memory."""
+
+
 def command(descriptor: int) -> list[str]:
     """Return the command line of a zygote that takes its orders from `descriptor`."""
     return [sys.executable, "-I", "-m", "mlfleet.cell.zygote", str(descriptor)]
@@ -30,8 +41,7 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     kept = {name: environ[name] for name in ("TMPDIR", "TZ", "PATH") if name in environ}
     # A home, because MLflow asks for one while it is imported and a pod's user may have none.
     kept["HOME"] = "/"
-    # One arena: a thread's own arena costs each instance memory and fragments what is shared.
-    return kept | {"LC_ALL": "C.UTF-8", "MALLOC_ARENA_MAX": "1", "UV_USE_IO_URING": "0"}
+    return kept | MALLOC | {"LC_ALL": "C.UTF-8", "UV_USE_IO_URING": "0"}
 
 
 def start(
