@@ -129,6 +129,7 @@ def main() -> None:
     build = warming.warm(order.database)
     limits = confinement.limits(order.has_own_users)
     scratch.sweep()
+    heap.renew_interned()
     gc.collect()
     gc.freeze()
     heap.fill_holes()

@@ -62,13 +62,17 @@ class Root:
     def __init__(self, location: str, limit_bytes: int) -> None:
         self.is_s3 = location.startswith("s3://")
         self.location = location.rstrip("/")
-        self.folder = Path("/nonexistent") if self.is_s3 else Path(location).resolve()
-        self.usage = Usage(self.folder, 0 if self.is_s3 else limit_bytes)
+        self.folder = "/nonexistent" if self.is_s3 else os.path.realpath(location)
+        self.usage = Usage(Path(self.folder), 0 if self.is_s3 else limit_bytes)
 
     def check_path(self, path: str) -> None:
         """Refuse a local path that is not in the folder once symlinks are followed."""
-        if self.is_s3 or not Path(path).resolve().is_relative_to(self.folder):
+        if self.is_s3 or not self.has(path):
             raise _outside(path)
+
+    def has(self, path: str) -> bool:
+        """Return whether a local path is in the folder, or is it, once symlinks are followed."""
+        return f"{os.path.realpath(path)}/".startswith(f"{self.folder}/")
 
     def check_uri(self, uri: str) -> None:
         """Refuse an artifact location that is neither proxied nor in this root."""
@@ -177,8 +181,8 @@ class FleetArtifactRepository(LocalArtifactRepository):  # type: ignore[misc]  #
 
     def delete_artifacts(self, artifact_path: str | None = None) -> None:
         """Delete a file or a folder."""
-        target = Path(self._artifact_dir, artifact_path or "")
-        _root.check_path(str(target))
+        target = str(Path(self._artifact_dir, artifact_path or ""))
+        _root.check_path(target)
         freed_bytes = _size(target)
         super().delete_artifacts(artifact_path)
         _root.usage.add(-freed_bytes)
@@ -196,12 +200,12 @@ class FleetArtifactRepository(LocalArtifactRepository):  # type: ignore[misc]  #
         finalize_temp_path: Callable[[str], None] | None = None,
     ) -> None:
         # `finalize_temp_path` is chmod or utime by path, which seccomp forbids here.
-        replaced_bytes = _size(Path(destination_file_path))
+        replaced_bytes = _size(destination_file_path)
         _flush(temp_file_path, mode=_FILE_MODE)
-        Path(temp_file_path).replace(destination_file_path)
+        os.replace(temp_file_path, destination_file_path)  # noqa: PTH105
         _root.usage.add(-replaced_bytes)
-        for folder in _folders(Path(destination_file_path).parent):
-            _flush(str(folder))
+        for folder in _folders(destination_file_path):
+            _flush(folder)
 
     def _download_file(self, remote_file_path: str, local_path: str) -> None:
         source = Path(self.get_local_path(remote_file_path))
@@ -286,15 +290,15 @@ def _flush(path: str, mode: int | None = None) -> None:
         os.close(descriptor)
 
 
-def _folders(folder: Path) -> list[Path]:
-    """Return the folder and those above it, the root last: any may be new with this artifact."""
-    inside = [folder, *folder.parents]
-    return [part for part in inside if part.resolve().is_relative_to(_root.folder)]
+def _folders(path: str) -> Iterator[str]:
+    """Yield the folders above a file, the root last: any may be new with this artifact."""
+    while _root.has(path := path.rpartition("/")[0]):
+        yield path
 
 
-def _size(path: Path) -> int:
+def _size(path: str) -> int:
     """Return the bytes of a file or of all files in a folder; 0 if there is none."""
     # Not `Path.is_dir`: it raises for a name that is too long, which stock takes for a missing one.
     if os.path.isdir(path):  # noqa: PTH112
-        return sum(found.lstat().st_size for found in path.rglob("*") if found.is_file())
-    return path.lstat().st_size if os.path.isfile(path) else 0  # noqa: PTH113
+        return sum(found.lstat().st_size for found in Path(path).rglob("*") if found.is_file())
+    return os.lstat(path).st_size if os.path.isfile(path) else 0  # noqa: PTH113
