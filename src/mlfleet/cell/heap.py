@@ -7,8 +7,8 @@ instance about 3 MiB of 21 (measured, Python 3.11).
 
 Interned strings are in one table, in which each newly interned one takes a new place, also where
 the last one is gone again; pathlib interns the parts of every path. A table that is used up is
-built anew. What the warm-up leaves free is taken up by some thousand artifacts, and then an instance
-has a table of its own, 3 MiB. Built anew before the first fork it has five times as many.
+built anew. What the warm-up leaves free is taken up by some thousand artifacts, and then an
+instance has a table of its own, 3 MiB. Built anew before the first fork it has five times as many.
 """
 
 import ctypes
