@@ -8,6 +8,7 @@ from mlfleet.cluster.api import (
     SECRETS,
     AbsentError,
     Api,
+    ClusterError,
     ConflictError,
     Document,
     Kind,
@@ -23,6 +24,7 @@ class Shelf(Api):
         self.namespace = "mlfleet"
         self.objects: dict[tuple[Kind, str], Document] = {}
         self.patches: list[tuple[Kind, str]] = []
+        self.takes_patches = True
 
     def get(self, kind: Kind, name: str, namespace: str | None = "") -> Document:
         if (kind, name) not in self.objects:
@@ -40,6 +42,8 @@ class Shelf(Api):
         return document
 
     def patch(self, kind: Kind, name: str, change: Document, part: str = "") -> Document:
+        if not self.takes_patches:
+            raise ClusterError("the API server does not answer")
         if (kind, name) not in self.objects:
             raise AbsentError(f"no {name}")
         document = self.objects[kind, name]

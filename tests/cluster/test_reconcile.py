@@ -19,7 +19,6 @@ from mlfleet.cluster.api import (
     SECRETS,
     TENANTS,
     ClusterError,
-    Document,
 )
 from mlfleet.cluster.reconcile import Reconciler, UnknownCellError
 from mlfleet.database.keys import FleetKey
@@ -209,20 +208,16 @@ def test_the_last_wake_is_written_and_kept_by_an_operator_that_restarts(
 
 
 def test_what_could_not_be_written_is_written_later(
-    worker: Reconciler, shelf: Shelf, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch
+    worker: Reconciler, shelf: Shelf, catalogue: Catalogue
 ) -> None:
     worker.settle("unlucky", "u1", {})
     shelf.objects[TENANTS, "unlucky"] = {"metadata": {"name": "unlucky"}, "status": {}}
     worker.refresh()
     catalogue.set_state("unlucky", "ready")
-
-    def refuse(*arguments: Any) -> Document:
-        raise ClusterError("the API server does not answer")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(shelf, "patch", refuse)
-        with pytest.raises(ClusterError):
-            worker.refresh()
+    shelf.takes_patches = False
+    with pytest.raises(ClusterError):
+        worker.refresh()
+    shelf.takes_patches = True
     worker.refresh()
     assert shown(shelf, "unlucky") == {"state": "ready"}
 

@@ -17,9 +17,10 @@ from typing import Any
 import psycopg2
 
 from tests.differential.inputs import Literal, render
+from tests.differential.made import API, new_run
 from tests.differential.pair import Pair
 from tests.differential.side import Answer, Call, Side
-from tests.differential.test_traps import API, TIME, metric, new_run, pair_of, read_back
+from tests.differential.test_traps import TIME, metric, pair_of, read_back
 
 WRITERS = 16
 TABLES = {

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from tests.differential.inputs import render
-from tests.differential.pair import NUMBERS, Pair
+from tests.differential.made import API, new_experiment, new_run
+from tests.differential.pair import Pair
 from tests.differential.side import Call
 
-API = "/api/2.0/mlflow"
 TIME = 1_700_000_000_000
 RUNS = 5
 
@@ -27,35 +27,12 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def new_experiment(pair: Pair) -> str:
-    """Return a new experiment's symbol."""
-    found = pair.learn(
-        "experiment",
-        Call("POST", f"{API}/experiments/create", {"name": f"searched-{next(NUMBERS)}"}),
-        lambda body: body["experiment_id"],
-    )
-    assert found is not None
-    return found
-
-
-def new_run(pair: Pair, experiment: str, number: int) -> str:
-    """Return the symbol of a new run, later than those of lower numbers."""
-    fields = {"experiment_id": experiment, "start_time": TIME + number, "run_name": f"run {number}"}
-    found = pair.learn(
-        "run",
-        Call("POST", f"{API}/runs/create", render(fields)),
-        lambda body: body["run"]["info"]["run_id"],
-    )
-    assert found is not None
-    return found
-
-
 @pytest.fixture(scope="module")
 def experiment(pair: Pair) -> str:
     """An experiment with runs of all sorts, the first of them deleted; its symbol."""
     found = new_experiment(pair)
     for number in range(RUNS):
-        run = new_run(pair, found, number)
+        run = new_run(pair, found, start_time=TIME + number, run_name=f"run {number}")
         values = ("NaN", 0, -0.5, "Infinity")[:number]
         batch = {
             "run_id": run,
@@ -92,7 +69,7 @@ def test_the_next_page_begins_where_the_last_one_ended(pair: Pair, experiment: s
 
 def test_a_run_with_a_dataset_is_found_and_read_with_it(pair: Pair) -> None:
     experiment = new_experiment(pair)
-    run = new_run(pair, experiment, 0)
+    run = new_run(pair, experiment)
     dataset = {"name": "d", "digest": "x", "source_type": "http", "source": "{}", "schema": "{}"}
     inputs = [{"tags": [{"key": "mlflow.data.context", "value": "training"}], "dataset": dataset}]
     body = render({"run_id": run, "datasets": inputs})

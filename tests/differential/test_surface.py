@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.differential.made import new_experiment, new_run
 from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
@@ -99,20 +100,10 @@ def test_a_named_workspace_is_refused(pair: Pair) -> None:
     pair.call(Call("POST", f"{V2}/runs/set-tag", body, headers=headers))
 
 
-def new_run(pair: Pair) -> str:
-    """Make an experiment and a run in it; return its symbol."""
-    experiment = pair.learn(
-        "experiment",
-        Call("POST", f"{V2}/experiments/create", {"name": f"surface-{next(NUMBERS)}"}),
-        lambda body: body["experiment_id"],
-    )
-    run = pair.learn(
-        "run",
-        Call("POST", f"{V2}/runs/create", {"experiment_id": experiment}),
-        lambda body: body["run"]["info"]["run_id"],
-    )
-    assert experiment is not None and run is not None
-    return f"{experiment}/{run}"
+def new_place(pair: Pair) -> str:
+    """Make an experiment and a run in it; return both symbols, as in an artifact's path."""
+    experiment = new_experiment(pair)
+    return f"{experiment}/{new_run(pair, experiment)}"
 
 
 CONTENTS = {
@@ -125,7 +116,7 @@ CONTENTS = {
 
 
 def test_artifacts_go_up_and_down(pair: Pair) -> None:
-    place = new_run(pair)
+    place = new_place(pair)
     run = place.split("/")[1]
     root = f"{ARTIFACTS}/artifacts/{place}/artifacts"
     for name, content in CONTENTS.items():
@@ -145,7 +136,7 @@ def test_artifacts_go_up_and_down(pair: Pair) -> None:
 
 
 def test_artifacts_can_be_replaced_and_deleted(pair: Pair) -> None:
-    root = f"{ARTIFACTS}/artifacts/{new_run(pair)}/artifacts"
+    root = f"{ARTIFACTS}/artifacts/{new_place(pair)}/artifacts"
     for content in (b"first", b"second, longer", b""):
         pair.call(Call("PUT", f"{root}/x.txt", content))
         assert pair.call(Call("GET", f"{root}/x.txt")).body == content
@@ -163,13 +154,13 @@ def test_artifacts_can_be_replaced_and_deleted(pair: Pair) -> None:
     ["..", "%2e%2e%2fx", "a/../b", "/x", "//x", "a%5cb", "x" * 300, ".hidden", "%00", "a:b", "~"],
 )
 def test_an_odd_artifact_name(pair: Pair, name: str) -> None:
-    root = f"{ARTIFACTS}/artifacts/{new_run(pair)}/artifacts"
+    root = f"{ARTIFACTS}/artifacts/{new_place(pair)}/artifacts"
     for method in ("PUT", "GET", "DELETE"):
         pair.call(Call(method, f"{root}/{name}", b"x" if method == "PUT" else None))
 
 
 def test_the_ui_uploads_and_reads_by_run(pair: Pair) -> None:
-    run = new_run(pair).split("/")[1]
+    run = new_run(pair)
     upload = "/ajax-api/2.0/mlflow/upload-artifact"
     query = (("run_uuid", run), ("path", "from/ui.txt"))
     pair.call(Call("POST", upload, b"text", query=query, headers={"Content-Type": "text/plain"}))

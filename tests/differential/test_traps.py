@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.differential.inputs import Literal, render
+from tests.differential.made import API, new_experiment, new_run
 from tests.differential.pair import NUMBERS, Pair
 from tests.differential.side import Call
 
-API = "/api/2.0/mlflow"
 TIME = 1_700_000_000_123
 
 
@@ -160,22 +160,6 @@ BATCHES: dict[str, Any] = {
 def run(pair: Pair) -> str:
     """A fresh run's symbol."""
     return new_run(pair)
-
-
-def new_run(pair: Pair, **fields: Any) -> str:
-    """Make an experiment and a run in it, on both sides."""
-    experiment = pair.learn(
-        "experiment",
-        Call("POST", f"{API}/experiments/create", {"name": f"traps-{next(NUMBERS)}"}),
-        lambda body: body["experiment_id"],
-    )
-    run = pair.learn(
-        "run",
-        Call("POST", f"{API}/runs/create", {"experiment_id": experiment, **fields}),
-        lambda body: body["run"]["info"]["run_id"],
-    )
-    assert run is not None
-    return run
 
 
 def post(pair: Pair, route: str, **fields: Any) -> int:
@@ -362,11 +346,7 @@ CREATIONS: dict[str, Any] = {
 
 @pytest.mark.parametrize("fields", CREATIONS.values(), ids=CREATIONS.keys())
 def test_a_creation(pair: Pair, fields: Any) -> None:
-    experiment = pair.learn(
-        "experiment",
-        Call("POST", f"{API}/experiments/create", {"name": f"creations-{next(NUMBERS)}"}),
-        lambda body: body["experiment_id"],
-    )
+    experiment = new_experiment(pair)
     body = render({"experiment_id": experiment, **fields})
     created = pair.learn(
         "run",
@@ -386,21 +366,13 @@ def test_a_creation_nowhere(pair: Pair, experiment: Any) -> None:
 
 
 def test_a_creation_in_a_deleted_experiment(pair: Pair) -> None:
-    experiment = pair.learn(
-        "experiment",
-        Call("POST", f"{API}/experiments/create", {"name": f"deleted-{next(NUMBERS)}"}),
-        lambda body: body["experiment_id"],
-    )
+    experiment = new_experiment(pair)
     post(pair, "experiments/delete", experiment_id=experiment)
     assert post(pair, "runs/create", experiment_id=experiment) == 400
 
 
 def test_an_experiments_own_location_reaches_its_runs(pair: Pair) -> None:
     name = f"located-{next(NUMBERS)}"
-    body = {"name": name, "artifact_location": f"mlflow-artifacts:/{name}?a=b"}
-    experiment = pair.learn(
-        "experiment",
-        Call("POST", f"{API}/experiments/create", body),
-        lambda answer: answer["experiment_id"],
-    )
+    location = f"mlflow-artifacts:/{name}?a=b"
+    experiment = new_experiment(pair, name=name, artifact_location=location)
     assert post(pair, "runs/create", experiment_id=experiment) == 200
