@@ -29,6 +29,11 @@ def answer(body: Any, status: int = 200, **headers: str) -> Answer:
     return Answer(status, {"content-type": "application/json", **named}, text.encode())
 
 
+def failed(parameters: str) -> dict[str, str]:
+    """What MLflow answers when Postgres refuses a statement with these parameters."""
+    return {"message": f"too long\n[parameters: {{{parameters}}}]\n(Background on this error"}
+
+
 def differ(left: Answer, right: Answer, call: Call = ANY) -> bool:
     """Compare two answers in a session of their own."""
     return bool(Comparison(LEFT, RIGHT, SESSION).differences(call, left, right))
@@ -55,6 +60,9 @@ EQUAL: dict[str, tuple[Any, Any]] = {
     ),
     "a set in a message": ({"message": "in {'a', 'b'}"}, {"message": "in {'b', 'a'}"}),
     "JSON in a text": ({"x": json.dumps({"id": ONE})}, {"x": json.dumps({"id": TWO})}),
+    "digest in a failed statement": (
+        failed("'digest': 'e4ac3500', 'a': 1"), failed("'digest': '57d42f64', 'a': 1"),
+    ),
 }  # fmt: skip
 DIFFERENT: dict[str, tuple[Any, Any]] = {
     "a missing field": ({"a": 1, "b": 2}, {"a": 1}),
@@ -83,6 +91,8 @@ DIFFERENT: dict[str, tuple[Any, Any]] = {
     "the other side's folder": ({"uri": "/left/files/x"}, {"uri": "/other/files/x"}),
     "text": ("Not found", "not found"),
     "JSON in a text": ({"x": '{"a": 1}'}, {"x": '{"a": 2}'}),
+    "a parameter of a failed statement": (failed("'a': 'e4ac3500'"), failed("'a': '57d42f64'")),
+    "a digest that is none": (failed("'digest': 'e4ac3500'"), failed("'digest': 'e4ac350'")),
 }  # fmt: skip
 
 
